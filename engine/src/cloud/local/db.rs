@@ -1,0 +1,222 @@
+//! The one SQLite file: a writer thread that commits in groups, and a few connections that read.
+//!
+//! SQLite has one writer at a time and a commit costs a sync, so all writes go through one thread: it takes what is
+//! waiting, runs each write in a savepoint of one transaction, commits once, and only then answers. A thousand writers
+//! share one sync. Reads run beside it (WAL) on connections of their own.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::oneshot;
+
+use crate::cloud::{CloudError, ErrorKind, Result};
+
+/// At most so many writes share a commit: bounds what a reader sees appear at once, and the writer's memory.
+const GROUP: usize = 512;
+
+/// A write, given its connection and whether its savepoint's transaction could begin.
+type Job = Box<dyn FnOnce(&Connection) -> Done + Send>;
+
+/// What a job leaves: called with the outcome of the commit, it answers the caller.
+type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
+
+/// A handle on the database. Cheap to clone; the writer thread ends with the last one.
+#[derive(Clone)]
+pub struct Db {
+    path: Arc<PathBuf>,
+    jobs: Option<std_mpsc::SyncSender<Job>>,
+    readers: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl Db {
+    /// Opens the file, makes it if need be, and runs `schema` (which must be harmless to run again).
+    pub fn open(path: &Path, schema: &str) -> Result<Self> {
+        let connection = Connection::open(path).map_err(|error| sqlite("open", error))?;
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL;
+                 PRAGMA synchronous = FULL;
+                 PRAGMA busy_timeout = 10000;
+                 PRAGMA temp_store = MEMORY;
+                 PRAGMA wal_autocheckpoint = 4000;",
+            )
+            .and_then(|()| connection.execute_batch(schema))
+            .map_err(|error| sqlite("open", error))?;
+        let (jobs, queue) = std_mpsc::sync_channel::<Job>(4 * GROUP);
+        std::thread::Builder::new()
+            .name("local-cloud-writer".to_owned())
+            .spawn(move || write_in_groups(&connection, &queue))
+            .map_err(|error| CloudError::new(ErrorKind::Unavailable, "start of the local cloud", error.to_string()))?;
+        Ok(Self { path: Arc::new(path.to_owned()), jobs: Some(jobs), readers: Arc::default() })
+    }
+
+    /// Opens an existing file for reading only, beside the process that owns it.
+    pub fn open_read_only(path: &Path) -> Result<Self> {
+        let db = Self { path: Arc::new(path.to_owned()), jobs: None, readers: Arc::default() };
+        let reader = db.connect()?;
+        db.give_back(reader);
+        Ok(db)
+    }
+
+    /// Runs a write and answers once it is durable. If it returns an error, or the commit fails, nothing of it is left.
+    pub async fn write<T, F>(&self, operation: &'static str, write: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let Some(jobs) = self.jobs.clone() else {
+            return Err(CloudError::new(
+                ErrorKind::Denied,
+                operation,
+                "this process only reads the local cloud: another one owns it",
+            ));
+        };
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            let result = in_savepoint(connection, operation, write);
+            Box::new(move |committed| {
+                let result = match committed {
+                    Ok(()) => result,
+                    Err(message) => Err(CloudError::new(ErrorKind::Unavailable, operation, message)),
+                };
+                // A caller that went away needs no answer: the write stands, as on any cloud.
+                drop(answer.send(result));
+            })
+        });
+        // A full queue blocks the thread that sends: hand it to one that may block.
+        match jobs.try_send(job) {
+            Ok(()) => {}
+            Err(std_mpsc::TrySendError::Full(job)) => {
+                tokio::task::spawn_blocking(move || jobs.send(job))
+                    .await
+                    .map_err(|error| closed(operation, &error.to_string()))?
+                    .map_err(|_| closed(operation, "the writer has ended"))?;
+            }
+            Err(std_mpsc::TrySendError::Disconnected(_)) => return Err(closed(operation, "the writer has ended")),
+        }
+        answered.await.map_err(|_| closed(operation, "the writer has ended"))?
+    }
+
+    /// Runs a read on a connection of its own. It sees every write that was answered before it began.
+    pub async fn read<T, F>(&self, operation: &'static str, read: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let db = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let idle = db.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let connection = match idle {
+                Some(connection) => connection,
+                None => db.connect()?,
+            };
+            let result = read(&connection);
+            db.give_back(connection);
+            result
+        })
+        .await
+        .map_err(|error| closed(operation, &error.to_string()))?
+    }
+
+    fn connect(&self) -> Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection =
+            Connection::open_with_flags(&*self.path, flags).map_err(|error| sqlite("open for reading", error))?;
+        connection.busy_timeout(Duration::from_secs(10)).map_err(|error| sqlite("open for reading", error))?;
+        Ok(connection)
+    }
+
+    fn give_back(&self, connection: Connection) {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    }
+}
+
+fn write_in_groups(connection: &Connection, queue: &std_mpsc::Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        let begun = connection.execute_batch("BEGIN IMMEDIATE");
+        let mut waiting = Vec::new();
+        let mut job = Some(first);
+        while let Some(run) = job {
+            waiting.push(run(connection));
+            job = if waiting.len() < GROUP { queue.try_recv().ok() } else { None };
+        }
+        let committed = begun.and_then(|()| connection.execute_batch("COMMIT")).map_err(|error| {
+            // The commit's own error is the one to report; a failed rollback only means that none was open.
+            if let Err(rollback) = connection.execute_batch("ROLLBACK") {
+                tracing::debug!(%rollback, "Nothing to roll back.");
+            }
+            error.to_string()
+        });
+        for done in waiting {
+            done(committed.clone());
+        }
+    }
+}
+
+fn in_savepoint<T>(
+    connection: &Connection,
+    operation: &'static str,
+    write: impl FnOnce(&Connection) -> Result<T>,
+) -> Result<T> {
+    let sql = |text: &str| connection.execute_batch(text).map_err(|error| sqlite(operation, error));
+    sql("SAVEPOINT job")?;
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write(connection)))
+        .unwrap_or_else(|_| Err(closed(operation, "the write panicked")));
+    if result.is_err() {
+        sql("ROLLBACK TO job")?;
+    }
+    sql("RELEASE job")?;
+    result
+}
+
+/// An SQLite error as the seam's error.
+pub fn sqlite(operation: &str, error: rusqlite::Error) -> CloudError {
+    CloudError::new(ErrorKind::Unavailable, format!("{operation} in the local cloud"), error.to_string())
+        .with_source(error)
+}
+
+fn closed(operation: &str, message: &str) -> CloudError {
+    CloudError::new(ErrorKind::Unavailable, operation, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(connection: &Connection) -> Result<i64> {
+        connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).map_err(|error| sqlite("count", error))
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_leaves_nothing_and_its_neighbours_stand() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&dir.path().join("db"), "CREATE TABLE IF NOT EXISTS t (x INTEGER PRIMARY KEY)").unwrap();
+        let insert = |x: i64, fail: bool| {
+            db.write("insert", move |connection| {
+                connection.execute("INSERT INTO t VALUES (?1)", [x]).map_err(|error| sqlite("insert", error))?;
+                if fail { Err(closed("insert", "on purpose")) } else { Ok(()) }
+            })
+        };
+        let results = futures::future::join_all((0..100).map(|x| insert(x, x % 3 == 0))).await;
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 66);
+        assert_eq!(db.read("count", count).await.unwrap(), 66);
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_another_process_reads_and_never_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let owner = Db::open(&path, "CREATE TABLE IF NOT EXISTS t (x INTEGER PRIMARY KEY)").unwrap();
+        let reader = Db::open_read_only(&path).unwrap();
+        owner
+            .write("insert", |c| c.execute("INSERT INTO t VALUES (1)", []).map_err(|e| sqlite("insert", e)))
+            .await
+            .unwrap();
+        assert_eq!(reader.read("count", count).await.unwrap(), 1);
+        assert_eq!(reader.write("insert", |_| Ok(())).await.unwrap_err().kind, ErrorKind::Denied);
+    }
+}
