@@ -3,4 +3,8 @@
 //! Each reacts to messages or changes and makes its own conditional writes; none calls another. What may be written,
 //! by whom and on which condition is the table of ARCHITECTURE.md's chapter on state machines.
 
+pub mod admit;
+pub mod landing;
 pub mod model;
+pub mod record;
+pub mod track;
