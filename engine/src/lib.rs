@@ -6,6 +6,7 @@
 //! - [`cloud`]: the seam, narrow traits at the level of AWS operations, with a complete implementation on one machine.
 //! - [`operator`]: what a source, a transform and a sink are, and the verdicts that travel back ([`ack`]).
 //! - [`graph`]: the checked plan of a pipeline; [`runtime`]: running it.
+//! - [`queue_source`]: the `queue` source.
 //! - [`leases`]: the right to do something, held in a table by one process at a time.
 //! - [`streams`]: the consumer of change streams: shard graph, checkpoints, reader.
 //! - [`time`]: the wall clock, so that skew can be simulated; [`units`]: durations and sizes as people write them.
@@ -15,6 +16,7 @@ pub mod cloud;
 pub mod graph;
 pub mod leases;
 pub mod operator;
+pub mod queue_source;
 pub mod runtime;
 pub mod streams;
 pub mod time;
