@@ -1,0 +1,3 @@
+//! Soon.
+/// Soon.
+pub trait StreamControl {}
