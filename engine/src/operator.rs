@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ack::{Ack, Verdict},
     cloud::{Cloud, CloudError, change_stream::Change, queue::Message, resources::Naming},
+    leases::{LeaseOptions, Leases},
     time::Clock,
 };
 
@@ -129,8 +130,18 @@ pub struct Context {
     pub clock: Clock,
     /// This process's name among all that run the pipeline: owner of its leases.
     pub worker: String,
+    /// Whether it is the only one that can run the pipeline, as on one machine.
+    pub sole_process: bool,
     /// Cancelled when the service stops: long work hands itself back.
     pub stop: CancellationToken,
+}
+
+impl Context {
+    /// Leases of this operator in a table, each living for `length` without a renewal.
+    pub async fn leases(&self, table: &str, length: Duration) -> Result<Leases, CloudError> {
+        let options = LeaseOptions { length, sole_process: self.sole_process };
+        Ok(Leases::new(self.cloud.table(table).await?, format!("{}/{}", self.worker, self.id), options))
+    }
 }
 
 /// A failure of an operator: of one record, of a tick, or of a source.

@@ -64,11 +64,14 @@ const WATCHED: usize = 10_000;
 pub struct LeaseOptions {
     /// How long a lease lives without a renewal. Must be the same in all processes that share a scope. Default 10 s.
     pub length: Duration,
+    /// Only one process at a time can hold leases in this table, as on one machine: a holder that isn't named after
+    /// this process (`{process}/{operator}`) has died, and needs no watching.
+    pub sole_process: bool,
 }
 
 impl Default for LeaseOptions {
     fn default() -> Self {
-        Self { length: Duration::from_secs(10) }
+        Self { length: Duration::from_secs(10), sole_process: false }
     }
 }
 
@@ -204,8 +207,7 @@ impl Leases {
                 let id = self.core.id_of(scope, &item)?;
                 let key = Key::new(scope, id.as_str());
                 let holding = decide::holding(&key, Some(&item))?;
-                let length = self.core.options.length;
-                let state = self.core.observed().judge(&key, holding.as_ref(), began, ended, length);
+                let state = self.core.judge(&key, holding.as_ref(), began, ended);
                 listed.push(Listed { id, state, item });
             }
             match page.next {
@@ -236,8 +238,18 @@ impl Core {
         let began = Instant::now();
         let item = self.read(key).await?;
         let holding = decide::holding(key, item.as_ref())?;
-        let state = self.observed().judge(key, holding.as_ref(), began, Instant::now(), self.options.length);
+        let state = self.judge(key, holding.as_ref(), began, Instant::now());
         Ok((item, state))
+    }
+
+    fn judge(&self, key: &Key, holding: Option<&Holding>, began: Instant, ended: Instant) -> LeaseState {
+        let process = |owner: &str| owner.split_once('/').map_or(owner, |(process, _)| process).to_owned();
+        match self.observed().judge(key, holding, began, ended, self.options.length) {
+            LeaseState::Held { owner, token } if self.options.sole_process && process(&owner) != process(&self.owner) => {
+                LeaseState::Dead { owner, token }
+            }
+            state => state,
+        }
     }
 
     /// A write that doesn't wait for ever: the lease that it is for doesn't live for ever either.

@@ -16,7 +16,7 @@ const LENGTH: Duration = Duration::from_secs(10);
 
 fn host(table: &FakeTable, owner: &str) -> (Leases, Network) {
     let (table, network) = table.host();
-    (Leases::new(table, owner, LeaseOptions { length: LENGTH }), network)
+    (Leases::new(table, owner, LeaseOptions { length: LENGTH, sole_process: false }), network)
 }
 
 fn secs(secs: u64) -> Duration {
@@ -297,4 +297,18 @@ proptest! {
             }
         });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sole_process_takes_what_its_dead_predecessor_held_at_once_and_nothing_of_its_own() {
+    let store = FakeTable::new();
+    let sole = |owner: &str| {
+        let options = LeaseOptions { length: LENGTH, sole_process: true };
+        Leases::new(store.host().0, owner, options)
+    };
+    let before = sole("first/fold").try_acquire("flush", "d").await.unwrap().unwrap();
+    let (fold, sweep) = (sole("second/fold"), sole("second/sweep"));
+    let now = fold.try_acquire("flush", "d").await.unwrap().expect("the first process has died");
+    assert_ne!(before.token(), now.token());
+    assert!(sweep.try_acquire("flush", "d").await.unwrap().is_none(), "another operator of this process has it");
 }
