@@ -4,7 +4,11 @@
 //! by whom and on which condition is the table of ARCHITECTURE.md's chapter on state machines.
 
 pub mod admit;
+pub mod announce;
+pub mod fold;
 pub mod landing;
 pub mod model;
+pub mod outbox;
 pub mod record;
+pub mod settle;
 pub mod track;

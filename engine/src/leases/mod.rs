@@ -245,7 +245,9 @@ impl Core {
     fn judge(&self, key: &Key, holding: Option<&Holding>, began: Instant, ended: Instant) -> LeaseState {
         let process = |owner: &str| owner.split_once('/').map_or(owner, |(process, _)| process).to_owned();
         match self.observed().judge(key, holding, began, ended, self.options.length) {
-            LeaseState::Held { owner, token } if self.options.sole_process && process(&owner) != process(&self.owner) => {
+            LeaseState::Held { owner, token }
+                if self.options.sole_process && process(&owner) != process(&self.owner) =>
+            {
                 LeaseState::Dead { owner, token }
             }
             state => state,

@@ -93,7 +93,8 @@ impl View {
     /// Takes an item that a reading shows as pending for `age`.
     pub fn on_read(&mut self, item: FileItem, age: Duration, now: Duration) {
         let reading = self.reading;
-        if let Some(known) = self.dates.get_mut(&item.date_prefix).and_then(|date| date.entries.get_mut(&item.file_key)) {
+        if let Some(known) = self.dates.get_mut(&item.date_prefix).and_then(|date| date.entries.get_mut(&item.file_key))
+        {
             known.reading = reading;
             // A change is never older than what the index shows of the same file.
             if known.by_change || known.item.pending_since == item.pending_since {
@@ -263,11 +264,7 @@ fn candidate_size(item: &FileItem) -> usize {
 
 impl From<&FileItem> for Candidate {
     fn from(item: &FileItem) -> Self {
-        Self {
-            file_key: item.file_key.clone(),
-            etag: item.etag.clone(),
-            pending_since: item.pending_since.clone(),
-        }
+        Self { file_key: item.file_key.clone(), etag: item.etag.clone(), pending_since: item.pending_since.clone() }
     }
 }
 
