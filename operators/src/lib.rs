@@ -5,6 +5,7 @@
 
 pub mod admit;
 pub mod announce;
+pub mod attempt;
 pub mod fold;
 pub mod landing;
 pub mod model;
