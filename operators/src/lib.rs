@@ -1,1 +1,3 @@
-//! x
+//! Penstock's operators.
+
+pub mod convert;
