@@ -6,6 +6,7 @@
 pub mod admit;
 pub mod announce;
 pub mod attempt;
+pub mod convert;
 pub mod fold;
 pub mod landing;
 pub mod model;
