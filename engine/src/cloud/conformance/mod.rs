@@ -78,12 +78,12 @@ pub async fn run_all(cloud: &dyn Cloud, control: Option<&dyn StreamControl>) {
     let items = cloud.table(ITEMS).await.unwrap();
     table::run_all(&*items).await;
     table::run_all_numeric(&*cloud.table(NUMBERS).await.unwrap()).await;
-    //let stream = cloud.change_stream(ITEMS).await.unwrap();
-    //change_stream::run_all(&*items, &*stream, control).await;
+    let stream = cloud.change_stream(ITEMS).await.unwrap();
+    change_stream::run_all(&*items, &*stream, control).await;
     let (work, dead) = (cloud.queue(WORK).await.unwrap(), cloud.queue(DEAD).await.unwrap());
     queue::run_all(&*work, &*dead).await;
-    //let (bus, events) = (cloud.event_bus(BUS).await.unwrap(), cloud.queue(EVENTS).await.unwrap());
-    //event_bus::run_all(&*bus, &*events).await;
+    let (bus, events) = (cloud.event_bus(BUS).await.unwrap(), cloud.queue(EVENTS).await.unwrap());
+    event_bus::run_all(&*bus, &*events).await;
 }
 
 /// A name that nobody used before.

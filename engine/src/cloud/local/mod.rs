@@ -6,7 +6,8 @@
 //! expire, visibility and dead letters, event patterns, expiry; time comes from a [`Clock`], so that tests can move it.
 
 pub mod bucket;
-pub mod bucket;
+mod bus;
+mod control;
 mod db;
 mod definition;
 mod items;
@@ -14,6 +15,7 @@ mod log;
 mod owner;
 mod queue;
 mod reaper;
+mod stream;
 mod table;
 mod value;
 
@@ -29,14 +31,17 @@ use tokio::sync::{Notify, futures::Notified, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::{
+    bus::{BusDef, LocalBus},
     db::Db,
     definition::{QueueDef, TableDef},
     log::Log,
     owner::Lock,
     queue::LocalQueue,
+    stream::LocalStream,
     table::LocalTable,
 };
 pub use self::{
+    control::Trim,
     owner::{Owner, read_owner},
     queue::PeekedMessage,
 };
@@ -125,6 +130,7 @@ pub struct LocalCloud {
     store: Arc<Store>,
     tables: BTreeMap<String, Arc<TableDef>>,
     queues: BTreeMap<String, Arc<QueueDef>>,
+    buses: BTreeMap<String, Arc<BusDef>>,
     buckets: BTreeMap<String, String>,
     reaper: Option<AbortOnDropHandle<()>>,
 }
@@ -148,7 +154,7 @@ impl LocalCloud {
             let queues = definition::make_queues(connection, &naming, resources)?;
             Ok((tables, queues))
         })?;
-        let mut cloud = Self::build(dir, (db, log, Some(lock)), naming, resources, (tables, queues));
+        let mut cloud = Self::build(dir, (db, log, Some(lock)), naming, resources, (tables, queues))?;
         cloud.reaper = Some(reaper::spawn(&cloud, reap_interval));
         Ok(Arc::new(cloud))
     }
@@ -169,7 +175,7 @@ impl LocalCloud {
             })
             .await?;
         let log = Log { options: LocalOptions::default(), account: naming.account.clone() };
-        Ok(Arc::new(Self::build(dir, (db, log, None), naming, resources, found)))
+        Ok(Arc::new(Self::build(dir, (db, log, None), naming, resources, found)?))
     }
 
     fn build(
@@ -178,21 +184,22 @@ impl LocalCloud {
         naming: Naming,
         resources: &Resources,
         (tables, queues): (BTreeMap<String, TableDef>, BTreeMap<String, QueueDef>),
-    ) -> Self {
+    ) -> Result<Self> {
+        let queues: BTreeMap<_, _> = queues.into_iter().map(|(name, def)| (name, Arc::new(def))).collect();
         let signals = Signals {
             changed: watch::Sender::new(0),
             queues: queues.values().map(|def| (def.id, Notify::new())).collect(),
             no_queue: Notify::new(),
         };
         let store = Store { dir: dir.to_owned(), db, log: Arc::new(log), signals: Arc::new(signals), _lock: lock };
-        let shared = |(name, def)| (name, Arc::new(def));
-        Self {
+        Ok(Self {
             store: Arc::new(store),
-            tables: tables.into_iter().map(shared).collect(),
-            queues: queues.into_iter().map(|(name, def)| (name, Arc::new(def))).collect(),
+            tables: tables.into_iter().map(|(name, def)| (name, Arc::new(def))).collect(),
+            buses: bus::make_buses(dir, &naming, resources, &queues)?,
+            queues,
             buckets: resources.buckets.keys().map(|name| (name.clone(), naming.bucket(name))).collect(),
             reaper: None,
-        }
+        })
     }
 
     /// The folder.
@@ -206,6 +213,7 @@ impl LocalCloud {
         self.store.signals.changed.subscribe()
     }
 
+    /// A bucket's folder is `s3/{full name}` in [`dir`](Self::dir).
     fn open_bucket(&self, full_name: &str) -> Result<Bucket> {
         let message = "the local cloud has no buckets yet";
         Err(CloudError::new(ErrorKind::Unavailable, format!("open of bucket {full_name}"), message))
@@ -221,7 +229,7 @@ impl Cloud for LocalCloud {
 
     async fn change_stream(&self, table: &str) -> Result<Arc<dyn ChangeStream>> {
         let def = Arc::clone(declared("table", &self.tables, table)?);
-        unimplemented!()
+        Ok(Arc::new(LocalStream { store: Arc::clone(&self.store), def }))
     }
 
     async fn queue(&self, name: &str) -> Result<Arc<dyn Queue>> {
@@ -230,7 +238,8 @@ impl Cloud for LocalCloud {
     }
 
     async fn event_bus(&self, name: &str) -> Result<Arc<dyn EventBus>> {
-        unimplemented!()
+        let def = Arc::clone(declared("bus", &self.buses, name)?);
+        Ok(Arc::new(LocalBus { store: Arc::clone(&self.store), def }))
     }
 
     async fn bucket(&self, name: &str) -> Result<Bucket> {

@@ -1,6 +1,8 @@
 //! The suites on the local cloud, and what only it promises.
 
+mod delivery;
 mod durability;
+mod time;
 
 use std::{
     path::Path,
@@ -64,4 +66,29 @@ async fn queues_conform() {
     let cloud = open(dir.path(), LocalOptions::default());
     let (work, dead) = (cloud.queue(conformance::WORK).await.unwrap(), cloud.queue(conformance::DEAD).await.unwrap());
     conformance::queue::run_all(&*work, &*dead).await;
+}
+
+#[tokio::test]
+async fn change_streams_conform() {
+    let dir = tempfile::tempdir().unwrap();
+    let cloud = open(dir.path(), LocalOptions::default());
+    let items = cloud.table(conformance::ITEMS).await.unwrap();
+    let stream = cloud.change_stream(conformance::ITEMS).await.unwrap();
+    conformance::change_stream::run_all(&*items, &*stream, Some(&*cloud)).await;
+}
+
+#[tokio::test]
+async fn the_whole_cloud_conforms_with_busy_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    let cloud = open(dir.path(), LocalOptions { shards: 2, shard_records: Some(5), ..LocalOptions::default() });
+    conformance::run_all(&*cloud, None).await;
+}
+
+#[tokio::test]
+async fn event_buses_conform() {
+    let dir = tempfile::tempdir().unwrap();
+    let cloud = open(dir.path(), LocalOptions::default());
+    let (bus, queue) =
+        (cloud.event_bus(conformance::BUS).await.unwrap(), cloud.queue(conformance::EVENTS).await.unwrap());
+    conformance::event_bus::run_all(&*bus, &*queue).await;
 }
