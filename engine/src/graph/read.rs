@@ -20,8 +20,17 @@ pub type PathError = serde_path_to_error::Error<serde_json::Error>;
 /// where it came from a variable. Tried only if the type refuses the first way.
 pub type Spellings = BTreeMap<Path, Value>;
 
+/// The spellings of what stands below `head`, by their paths from there.
+pub fn spellings_below(spellings: &Spellings, head: &Path) -> Spellings {
+    let from = spellings.range(head.clone()..);
+    from.map_while(|(path, value)| Some((path.below(head)?, value.clone()))).collect()
+}
+
 /// At most so many problems of one value are looked for.
 const MAX_PROBLEMS: usize = 64;
+
+/// At most so many leaves of one value are read in another way; each costs one more reading.
+const MAX_RESPELLED: usize = 1000;
 
 /// Reads `value` with `attempt`. Gives what was read after all that is wrong was taken out of it, if it then reads, and
 /// what is wrong. `known` are names that are fields of the root too, for hints.
@@ -40,8 +49,10 @@ pub fn read<T>(
             Err(error) => error,
         };
         let (problem, path) = explain(&error, &value, known);
-        let untried = !respelled.contains(&path);
-        if untried
+        let wrong_type = error.inner().to_string().starts_with("invalid type: ");
+        let untried = respelled.len() < MAX_RESPELLED && !respelled.contains(&path);
+        if wrong_type
+            && untried
             && let Some(other) = spellings.get(&path)
             && let Some(leaf) = path.find_mut(&mut value)
         {
