@@ -1,13 +1,24 @@
 //! The graph of a pipeline: operators by id, joined by their inputs, checked before anything starts.
 
+mod check;
+mod draw;
+pub mod near;
+mod path;
+mod problem;
+mod read;
 mod registry;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use check::{Declared, Plan, check};
+pub use draw::Surroundings;
+pub use path::{Path, Step};
+pub use problem::{Fault, Part, Problem, Severity};
+pub use read::{PathError, Spellings, read, spellings_below};
 pub use registry::{Build, Built, OperatorType, Registry, Role, Use, UseMode};
 
 use crate::{operator::MAIN_OUTPUT, units};
@@ -17,6 +28,45 @@ use crate::{operator::MAIN_OUTPUT, units};
 pub struct Graph {
     /// The operators.
     pub nodes: Vec<Node>,
+}
+
+impl Graph {
+    /// The operator of that id.
+    pub fn node(&self, id: &str) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.id == id)
+    }
+
+    /// The operators of a service, by their ids. An input from outside is an error: services are joined by the cloud,
+    /// never by channels.
+    pub fn subset<S: AsRef<str>>(&self, ids: &[S]) -> Result<Self, SubsetError> {
+        let ids: BTreeSet<&str> = ids.iter().map(AsRef::as_ref).collect();
+        if let Some(unknown) = ids.iter().find(|id| self.node(id).is_none()) {
+            return Err(SubsetError::Unknown((*unknown).to_owned()));
+        }
+        let nodes: Vec<Node> = self.nodes.iter().filter(|node| ids.contains(node.id.as_str())).cloned().collect();
+        for node in &nodes {
+            if let Some(input) = node.inputs.iter().find(|input| !ids.contains(input.id.as_str())) {
+                return Err(SubsetError::Crossing { reader: node.id.clone(), input: input.to_string() });
+            }
+        }
+        Ok(Self { nodes })
+    }
+}
+
+/// Why some operators are no service.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubsetError {
+    /// No operator has that id.
+    #[error("there is no operator `{0}`")]
+    Unknown(String),
+    /// An operator reads one that isn't there.
+    #[error("`{reader}` reads `{input}` of another service: services are joined by queues and tables, never by inputs")]
+    Crossing {
+        /// Who reads.
+        reader: String,
+        /// What it reads.
+        input: String,
+    },
 }
 
 /// One operator of the plan.
@@ -48,6 +98,12 @@ impl Input {
     pub fn parse(text: &str) -> Self {
         let (id, output) = text.split_once('.').unwrap_or((text, MAIN_OUTPUT));
         Self { id: id.to_owned(), output: output.to_owned() }
+    }
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.output == MAIN_OUTPUT { f.write_str(&self.id) } else { write!(f, "{}.{}", self.id, self.output) }
     }
 }
 

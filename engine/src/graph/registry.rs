@@ -20,6 +20,26 @@ pub enum Role {
     Sink,
 }
 
+impl Role {
+    /// What it is called.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Transform => "transform",
+            Self::Sink => "sink",
+        }
+    }
+
+    /// The section of a pipeline's YAML that it is declared in.
+    pub fn section(self) -> &'static str {
+        match self {
+            Self::Source => "sources",
+            Self::Transform => "transforms",
+            Self::Sink => "sinks",
+        }
+    }
+}
+
 /// A resource that an operator uses, by its short name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Use {
@@ -61,7 +81,8 @@ pub trait Build: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'stat
     /// The resources that it uses, with these options.
     fn uses(&self) -> Vec<Use>;
 
-    /// What the types can't say about the options: `Err` says which is wrong, and how to mend it.
+    /// What the types can't say about the options: `Err` says which is wrong, and how to mend it. A
+    /// message that begins with a field's name and a colon (`max_age: …`) is shown at that field.
     fn check(&self) -> Result<(), String> {
         Ok(())
     }
