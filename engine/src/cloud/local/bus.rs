@@ -149,7 +149,7 @@ impl EventBus for LocalBus {
             })
             .collect();
         if !messages.is_empty() {
-            self.enqueue(messages).await?;
+            self.enqueue(&operation, messages).await?;
         }
         if !others.is_empty() {
             let def = Arc::clone(&self.def);
@@ -188,7 +188,7 @@ impl LocalBus {
         }
     }
 
-    async fn enqueue(&self, messages: Vec<(i64, Outgoing)>) -> Result<()> {
+    async fn enqueue(&self, operation: &str, messages: Vec<(i64, Outgoing)>) -> Result<()> {
         let (now_ms, signals) = (self.store.now_ms(), Arc::clone(&self.store.signals));
         let put = move |connection: &rusqlite::Connection| {
             let mut queues = Vec::new();
@@ -199,7 +199,7 @@ impl LocalBus {
             Ok(queues)
         };
         let wake = move |queues: &Vec<i64>| queues.iter().for_each(|queue_id| signals.wake(*queue_id));
-        self.store.db.write_then("PutEvents", put, wake).await?;
+        self.store.db.write_then(operation, put, wake).await?;
         Ok(())
     }
 }

@@ -102,6 +102,7 @@ impl Store {
 struct Signals {
     changed: watch::Sender<u64>,
     queues: BTreeMap<i64, Notify>,
+    /// For a queue that is no longer declared, where nobody waits.
     no_queue: Notify,
 }
 

@@ -99,6 +99,23 @@ async fn definitions_may_change_but_for_a_tables_keys() {
 }
 
 #[tokio::test]
+async fn a_stream_may_be_declared_away_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut resources = conformance::resources();
+    let mut arns = Vec::new();
+    for (value, stream) in [("a", true), ("b", false), ("c", true)] {
+        resources.tables.get_mut("items").unwrap().stream = stream;
+        let cloud = LocalCloud::open(dir.path(), naming(), &resources, LocalOptions::default()).unwrap();
+        cloud.table("items").await.unwrap().write(&write(value)).await.unwrap();
+        arns = cloud.change_stream("items").await.unwrap().streams().await.unwrap();
+        assert_eq!(cloud.enable_stream("items").await.is_err(), !stream);
+    }
+    assert_eq!(arns.len(), 3, "the first, the one that it was renewed with, and the last: {arns:?}");
+    let error = open(dir.path(), LocalOptions::default()).enable_stream("numbers").await.unwrap_err();
+    assert!(error.message.contains("declared without one"), "{error}");
+}
+
+#[tokio::test]
 async fn an_undeclared_name_is_answered_with_the_nearest_one() {
     let dir = tempfile::tempdir().unwrap();
     let error = open(dir.path(), LocalOptions::default()).queue("wrok").await.err().unwrap();
