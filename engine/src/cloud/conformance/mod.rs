@@ -11,6 +11,7 @@
 pub mod change_stream;
 pub mod event_bus;
 pub mod queue;
+pub mod stage;
 pub mod table;
 
 use std::{

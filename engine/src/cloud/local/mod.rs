@@ -5,6 +5,7 @@
 //! the semantics of AWS: conditional writes with three outcomes, shards that roll over, split and trim, iterators that
 //! expire, visibility and dead letters, event patterns, expiry; time comes from a [`Clock`], so that tests can move it.
 
+pub mod bucket;
 mod bus;
 mod control;
 mod db;

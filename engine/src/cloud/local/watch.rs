@@ -1,0 +1,1 @@
+//! A folder watch: announces the new objects of a bucket.
