@@ -1,7 +1,7 @@
 //! What a [`Queue`] owes. The suite takes its queues for itself: what others put there it deletes.
 //!
-//! A queue may deliver twice. That is rare where it isn't done on purpose, and only then can "must be hidden" fail though
-//! the queue is right.
+//! A queue may deliver twice. That is rare where it isn't done on purpose, and only then can "must be hidden" fail
+//! though the queue is right.
 
 use std::{collections::BTreeSet, time::Duration};
 

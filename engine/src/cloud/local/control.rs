@@ -1,5 +1,5 @@
-//! What AWS does to a stream by itself, on demand: rollover, splits, trimming, a new stream. And what people do to queues:
-//! looking, and sending dead letters back.
+//! What AWS does to a stream by itself, on demand: rollover, splits, trimming, a new stream. And what people do to
+//! queues: looking, and sending dead letters back.
 
 use std::sync::Arc;
 
@@ -117,7 +117,7 @@ impl LocalCloud {
             .await
     }
 
-    /// Sends the dead letters that wait in a queue back to the queues they came from, as new messages; returns how many.
+    /// Sends the dead letters that wait in a queue back to the queues they came from, as new messages; tells how many.
     pub async fn redrive(&self, queue: &str) -> Result<usize> {
         let queue_id = declared("queue", &self.queues, queue)?.id;
         let (now_ms, signals) = (self.store.now_ms(), Arc::clone(&self.store.signals));

@@ -77,6 +77,12 @@ impl Db {
         Self { path: Arc::new(path.to_owned()), jobs, readers: Arc::default(), turns }
     }
 
+    /// Fails where this process only reads.
+    pub fn check_writable(&self, operation: &str) -> Result<&std_mpsc::SyncSender<Job>> {
+        let message = "this process only reads the local cloud: another one owns it";
+        self.jobs.as_ref().ok_or_else(|| CloudError::new(ErrorKind::Denied, operation, message))
+    }
+
     /// Runs a write and answers once it is durable. If it returns an error, or the commit fails, nothing of it is left.
     pub async fn write<T, F>(&self, operation: impl Into<Arc<str>>, write: F) -> Result<T>
     where
@@ -86,8 +92,8 @@ impl Db {
         self.write_then(operation, write, |_| {}).await
     }
 
-    /// As [`write`](Self::write), and calls `then` once it is durable, even if the caller went away: for wake-ups, which
-    /// must not be lost with the one who caused them. It runs on the writer's thread and must be quick.
+    /// As [`write`](Self::write), and calls `then` once it is durable, even if the caller went away: for wake-ups,
+    /// which must not be lost with the one who caused them. It runs on the writer's thread and must be quick.
     pub async fn write_then<T, F, A>(&self, operation: impl Into<Arc<str>>, write: F, then: A) -> Result<T>
     where
         T: Send + 'static,
@@ -95,13 +101,7 @@ impl Db {
         A: FnOnce(&T) + Send + 'static,
     {
         let operation = operation.into();
-        let Some(jobs) = self.jobs.clone() else {
-            return Err(CloudError::new(
-                ErrorKind::Denied,
-                &*operation,
-                "this process only reads the local cloud: another one owns it",
-            ));
-        };
+        let jobs = self.check_writable(&operation)?.clone();
         let (answer, answered) = oneshot::channel();
         let name = Arc::clone(&operation);
         let job: Job = Box::new(move |connection| {

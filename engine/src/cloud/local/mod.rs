@@ -208,8 +208,8 @@ impl LocalCloud {
         &self.store.dir
     }
 
-    /// Tells the number of the newest change of any table, so that readers in this process need not poll: wait for it to
-    /// change, then read. It starts at 0 when the cloud is opened and may be behind by what was not yet answered.
+    /// Tells the number of the newest change of any table, so that readers in this process need not poll: wait for it
+    /// to change, then read. It starts at 0 when the cloud is opened; what it tells is durable.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.store.signals.changed.subscribe()
     }

@@ -301,8 +301,8 @@ pub(super) fn peek(connection: &Connection, queue_id: i64, limit: usize) -> Resu
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Sends the visible dead letters of a queue back to where they came from, as new messages; returns to which queues, once
-/// for each message.
+/// Sends the visible dead letters of a queue back to where they came from, as new messages; returns to which queues,
+/// once for each message.
 pub(super) fn redrive(connection: &Connection, queue_id: i64, now_ms: i64) -> Result<Vec<i64>> {
     let mut found = connection.prepare(
         "SELECT id, source_id FROM messages WHERE queue_id = ?1 AND source_id IS NOT NULL AND visible_ms <= ?2",

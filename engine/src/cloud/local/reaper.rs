@@ -92,7 +92,8 @@ async fn reap(store: &Store, tables: &[Arc<TableDef>], queues: &[Arc<QueueDef>])
 /// Removes some expired items of a table; returns how many, and the number of the last change.
 fn expire(connection: &Connection, table: &TableDef, log: &Log, now_secs: i64) -> Result<(usize, Option<i64>)> {
     let mut rows = connection.prepare_cached(
-        "SELECT pk, sk FROM items WHERE table_id = ?1 AND ttl IS NOT NULL AND ttl BETWEEN ?2 AND ?3 ORDER BY ttl LIMIT ?4",
+        "SELECT pk, sk FROM items
+         WHERE table_id = ?1 AND ttl IS NOT NULL AND ttl BETWEEN ?2 AND ?3 ORDER BY ttl LIMIT ?4",
     )?;
     let rows = rows.query_map((table.id, now_secs - EXPIRED_AT_MOST_SECS, now_secs, BATCH), |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))

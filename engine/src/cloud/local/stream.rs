@@ -20,8 +20,8 @@ use crate::cloud::{
     limits,
 };
 
-/// The number before the first sequence number. The numbers pass from 21 to 22 digits after a thousand changes, as AWS's
-/// do some day: who compares them as text learns it early.
+/// The number before the first sequence number. The numbers pass from 21 to 22 digits after a thousand changes, as
+/// AWS's do some day: who compares them as text learns it early.
 const SEQUENCE_BASE: u128 = 999_999_999_999_999_999_000;
 
 /// The streams of a table of the local cloud.

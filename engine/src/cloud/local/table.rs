@@ -296,7 +296,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_prefix_span_holds_exactly_the_texts_with_the_prefix(prefix in "[a-c\u{d7ff}\u{10ffff}]{0,3}", text in "[a-c\u{d7ff}\u{e000}\u{10ffff}]{0,5}") {
+        fn a_prefix_span_holds_exactly_the_texts_with_the_prefix(
+            prefix in "[a-c\u{d7ff}\u{10ffff}]{0,3}",
+            text in "[a-c\u{d7ff}\u{e000}\u{10ffff}]{0,5}",
+        ) {
             let (low, high) = span(&Range::Prefix(prefix.clone()), false).unwrap();
             let inside = text >= low && high.is_none_or(|high| text < high);
             prop_assert_eq!(inside, text.starts_with(&prefix));

@@ -80,6 +80,8 @@ async fn definitions_may_change_but_for_a_tables_keys() {
         std::collections::HashMap::from([("size".to_owned(), text(size)), ("shape".to_owned(), text("round"))]).into()
     };
     table.write(&Write::put(Key::new("p", "s"), item("large"), Condition::absent("pk"))).await.unwrap();
+    let misfit = Write::update(Key::new("p", "misfit"), Condition::absent("seen")).set_number("size", 1);
+    table.write(&misfit).await.unwrap();
     drop((cloud, table));
 
     let items = resources.tables.get_mut("items").unwrap();
@@ -89,6 +91,8 @@ async fn definitions_may_change_but_for_a_tables_keys() {
     let table = cloud.table("items").await.unwrap();
     assert_eq!(table.query(&Query::index("size-index", "large")).await.unwrap().items.len(), 1);
     assert!(table.query(&Query::index("color-index", "red")).await.is_err());
+    let now_fits = Write::update(Key::new("p", "misfit"), Condition::absent("seen")).set("size", "small");
+    assert!(matches!(table.write(&now_fits).await.unwrap(), Outcome::Applied(_)));
     assert_eq!(cloud.queue("work").await.unwrap().visibility_timeout(), Duration::from_secs(7));
     drop((cloud, table));
 
