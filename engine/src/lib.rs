@@ -3,18 +3,22 @@
 //! The engine moves records from sources through operators to sinks and carries each record's verdict back. It knows
 //! nothing of files, manifests or NDJSON: those are operators, in a crate of their own.
 //!
+//! - [`breaker`]: leaves an endpoint alone that keeps failing.
 //! - [`cloud`]: the seam, narrow traits at the level of AWS operations, with a complete implementation on one machine.
 //! - [`operator`]: what a source, a transform and a sink are, and the verdicts that travel back ([`ack`]).
 //! - [`graph`]: the checked plan of a pipeline; [`runtime`]: running it.
+//! - [`queue_source`]: the `queue` source.
 //! - [`leases`]: the right to do something, held in a table by one process at a time.
 //! - [`streams`]: the consumer of change streams: shard graph, checkpoints, reader.
 //! - [`time`]: the wall clock, so that skew can be simulated; [`units`]: durations and sizes as people write them.
 
 pub mod ack;
+pub mod breaker;
 pub mod cloud;
 pub mod graph;
 pub mod leases;
 pub mod operator;
+pub mod queue_source;
 pub mod runtime;
 pub mod streams;
 pub mod time;

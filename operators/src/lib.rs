@@ -1,1 +1,16 @@
-//! x
+//! The operators of Penstock's NDJSON-to-Parquet pipeline.
+//!
+//! Each reacts to messages or changes and makes its own conditional writes; none calls another. What may be written,
+//! by whom and on which condition is the table of ARCHITECTURE.md's chapter on state machines.
+
+pub mod admit;
+pub mod announce;
+pub mod attempt;
+pub mod convert;
+pub mod fold;
+pub mod landing;
+pub mod model;
+pub mod outbox;
+pub mod record;
+pub mod settle;
+pub mod track;

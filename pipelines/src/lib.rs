@@ -1,1 +1,2 @@
-//! x
+//! Penstock's command line and the loader of its pipelines.
+pub mod loader;

@@ -12,6 +12,7 @@ mod error;
 pub mod event_bus;
 pub mod limits;
 pub mod local;
+pub mod pattern;
 pub mod queue;
 pub mod resources;
 pub mod stage;

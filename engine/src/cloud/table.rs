@@ -331,3 +331,54 @@ impl Query {
         self
     }
 }
+
+/// A conditional write whose outcome is certain.
+#[derive(Debug)]
+pub enum Carried {
+    /// It happened, by this try or by an earlier one of the same write. The item as it is after it.
+    Applied(Option<Item>),
+    /// The condition didn't hold: the item as it is.
+    Refused(Option<Item>),
+}
+
+/// Carries a write out and makes sure of its outcome: a refusal by the write's own earlier try is an application, and an
+/// unknown outcome is read again.
+///
+/// Fails where no certainty is to be had: the write may have happened, or may still happen.
+pub async fn carry_out(table: &dyn Table, write: &Write) -> Result<Carried> {
+    let count = |outcome: &'static str| {
+        metrics::counter!("penstock_conditional_writes_total", "outcome" => outcome).increment(1);
+    };
+    match table.write(write).await? {
+        Outcome::Applied(item) => {
+            count("applied");
+            Ok(Carried::Applied(item))
+        }
+        Outcome::Refused(item) if write.is_shown_by(item.as_ref()) => {
+            count("applied_before");
+            Ok(Carried::Applied(item))
+        }
+        Outcome::Refused(item) => {
+            count("refused");
+            Ok(Carried::Refused(item))
+        }
+        Outcome::Unknown(error) => {
+            count("unknown");
+            let item = table.get(&write.key, Consistency::Strong).await?;
+            if write.is_shown_by(item.as_ref()) { Ok(Carried::Applied(item)) } else { Err(error) }
+        }
+    }
+}
+
+/// All items of a query, page by page. For queries whose size is bounded by design.
+pub async fn query_all(table: &dyn Table, mut query: Query) -> Result<Vec<Item>> {
+    let mut items = Vec::new();
+    loop {
+        let page = table.query(&query).await?;
+        items.extend(page.items);
+        match page.next {
+            Some(next) => query.start = Some(next),
+            None => return Ok(items),
+        }
+    }
+}

@@ -11,15 +11,21 @@ use std::{
 };
 
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::cloud::{CloudError, ErrorKind, Result};
 
 /// At most so many writes share a commit: bounds what a reader sees appear at once, and the writer's memory.
 const GROUP: usize = 512;
 
-/// A write, given its connection and whether its savepoint's transaction could begin.
-type Job = Box<dyn FnOnce(&Connection) -> Done + Send>;
+/// At most so many reads at once: more would only wait for the same cores.
+const READERS: usize = 8;
+
+/// Statements that each connection keeps prepared.
+const STATEMENTS: usize = 128;
+
+/// A write, given its connection, or why the transaction of its group could not begin.
+type Job = Box<dyn FnOnce(Result<&Connection, &str>) -> Done + Send>;
 
 /// What a job leaves: called with the outcome of the commit, it answers the caller.
 type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
@@ -30,36 +36,45 @@ pub struct Db {
     path: Arc<PathBuf>,
     jobs: Option<std_mpsc::SyncSender<Job>>,
     readers: Arc<Mutex<Vec<Connection>>>,
+    turns: Arc<Semaphore>,
 }
 
 impl Db {
-    /// Opens the file, makes it if need be, and runs `schema` (which must be harmless to run again).
-    pub fn open(path: &Path, schema: &str) -> Result<Self> {
-        let connection = Connection::open(path).map_err(|error| sqlite("open", error))?;
+    /// Opens the file, makes it if need be, and runs `setup` (which must be harmless to run again) in a transaction.
+    pub fn open<T>(path: &Path, setup: impl FnOnce(&Connection) -> Result<T>) -> Result<(Self, T)> {
+        let mut connection = Connection::open(path).map_err(|error| sqlite("open", error))?;
         connection
             .execute_batch(
-                "PRAGMA journal_mode = WAL;
+                "PRAGMA busy_timeout = 10000;
+                 PRAGMA journal_mode = WAL;
                  PRAGMA synchronous = FULL;
-                 PRAGMA busy_timeout = 10000;
                  PRAGMA temp_store = MEMORY;
                  PRAGMA wal_autocheckpoint = 4000;",
             )
-            .and_then(|()| connection.execute_batch(schema))
             .map_err(|error| sqlite("open", error))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        let transaction = connection.transaction().map_err(|error| sqlite("open", error))?;
+        let made = setup(&transaction).map_err(|error| named("open", error))?;
+        transaction.commit().map_err(|error| sqlite("open", error))?;
         let (jobs, queue) = std_mpsc::sync_channel::<Job>(4 * GROUP);
         std::thread::Builder::new()
             .name("local-cloud-writer".to_owned())
             .spawn(move || write_in_groups(&connection, &queue))
             .map_err(|error| CloudError::new(ErrorKind::Unavailable, "start of the local cloud", error.to_string()))?;
-        Ok(Self { path: Arc::new(path.to_owned()), jobs: Some(jobs), readers: Arc::default() })
+        Ok((Self::new(path, Some(jobs)), made))
     }
 
     /// Opens an existing file for reading only, beside the process that owns it.
     pub fn open_read_only(path: &Path) -> Result<Self> {
-        let db = Self { path: Arc::new(path.to_owned()), jobs: None, readers: Arc::default() };
+        let db = Self::new(path, None);
         let reader = db.connect()?;
         db.give_back(reader);
         Ok(db)
+    }
+
+    fn new(path: &Path, jobs: Option<std_mpsc::SyncSender<Job>>) -> Self {
+        let turns = Arc::new(Semaphore::new(READERS));
+        Self { path: Arc::new(path.to_owned()), jobs, readers: Arc::default(), turns }
     }
 
     /// Runs a write and answers once it is durable. If it returns an error, or the commit fails, nothing of it is left.
@@ -67,6 +82,17 @@ impl Db {
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        self.write_then(operation, write, |_| {}).await
+    }
+
+    /// As [`write`](Self::write), and calls `then` once it is durable, even if the caller went away: for wake-ups, which
+    /// must not be lost with the one who caused them. It runs on the writer's thread and must be quick.
+    pub async fn write_then<T, F, A>(&self, operation: &'static str, write: F, then: A) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        A: FnOnce(&T) + Send + 'static,
     {
         let Some(jobs) = self.jobs.clone() else {
             return Err(CloudError::new(
@@ -77,12 +103,18 @@ impl Db {
         };
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let result = in_savepoint(connection, operation, write);
+            let result = match connection {
+                Ok(connection) => in_savepoint(connection, operation, write),
+                Err(message) => Err(closed(operation, message)),
+            };
             Box::new(move |committed| {
                 let result = match committed {
                     Ok(()) => result,
-                    Err(message) => Err(CloudError::new(ErrorKind::Unavailable, operation, message)),
+                    Err(message) => Err(closed(operation, &message)),
                 };
+                if let Ok(answer) = &result {
+                    then(answer);
+                }
                 // A caller that went away needs no answer: the write stands, as on any cloud.
                 drop(answer.send(result));
             })
@@ -107,14 +139,19 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| closed(operation, "it is closed"))?;
         let db = self.clone();
         tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let idle = db.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let connection = match idle {
                 Some(connection) => connection,
                 None => db.connect()?,
             };
-            let result = read(&connection);
+            // One snapshot for all that this read looks at; there is nothing to commit.
+            let snapshot = connection.unchecked_transaction().map_err(|error| sqlite(operation, error))?;
+            let result = read(&snapshot).map_err(|error| named(operation, error));
+            drop(snapshot);
             db.give_back(connection);
             result
         })
@@ -127,6 +164,7 @@ impl Db {
         let connection =
             Connection::open_with_flags(&*self.path, flags).map_err(|error| sqlite("open for reading", error))?;
         connection.busy_timeout(Duration::from_secs(10)).map_err(|error| sqlite("open for reading", error))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(connection)
     }
 
@@ -137,19 +175,21 @@ impl Db {
 
 fn write_in_groups(connection: &Connection, queue: &std_mpsc::Receiver<Job>) {
     while let Ok(first) = queue.recv() {
-        let begun = connection.execute_batch("BEGIN IMMEDIATE");
+        let begun = connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| error.to_string());
         let mut waiting = Vec::new();
         let mut job = Some(first);
         while let Some(run) = job {
-            waiting.push(run(connection));
+            waiting.push(run(begun.as_ref().map(|()| connection).map_err(String::as_str)));
             job = if waiting.len() < GROUP { queue.try_recv().ok() } else { None };
         }
-        let committed = begun.and_then(|()| connection.execute_batch("COMMIT")).map_err(|error| {
-            // The commit's own error is the one to report; a failed rollback only means that none was open.
-            if let Err(rollback) = connection.execute_batch("ROLLBACK") {
-                tracing::debug!(%rollback, "Nothing to roll back.");
-            }
-            error.to_string()
+        let committed = begun.and_then(|()| {
+            connection.execute_batch("COMMIT").map_err(|error| {
+                // The commit's own error is the one to report; a failed rollback only means that none was open.
+                if let Err(rollback) = connection.execute_batch("ROLLBACK") {
+                    tracing::debug!(%rollback, "Nothing to roll back.");
+                }
+                error.to_string()
+            })
         });
         for done in waiting {
             done(committed.clone());
@@ -170,13 +210,25 @@ fn in_savepoint<T>(
         sql("ROLLBACK TO job")?;
     }
     sql("RELEASE job")?;
-    result
+    result.map_err(|error| named(operation, error))
 }
 
-/// An SQLite error as the seam's error.
-pub fn sqlite(operation: &str, error: rusqlite::Error) -> CloudError {
-    CloudError::new(ErrorKind::Unavailable, format!("{operation} in the local cloud"), error.to_string())
-        .with_source(error)
+/// SQL in jobs fails with `?`; the job's operation is filled in where the job ends.
+impl From<rusqlite::Error> for CloudError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::new(ErrorKind::Unavailable, "", error.to_string()).with_source(error)
+    }
+}
+
+fn named(operation: &str, mut error: CloudError) -> CloudError {
+    if error.operation.is_empty() {
+        error.operation = format!("{operation} in the local cloud");
+    }
+    error
+}
+
+fn sqlite(operation: &str, error: rusqlite::Error) -> CloudError {
+    named(operation, error.into())
 }
 
 fn closed(operation: &str, message: &str) -> CloudError {
@@ -187,17 +239,21 @@ fn closed(operation: &str, message: &str) -> CloudError {
 mod tests {
     use super::*;
 
+    fn open(path: &Path) -> Db {
+        Db::open(path, |c| Ok(c.execute_batch("CREATE TABLE IF NOT EXISTS t (x INTEGER PRIMARY KEY)")?)).unwrap().0
+    }
+
     fn count(connection: &Connection) -> Result<i64> {
-        connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).map_err(|error| sqlite("count", error))
+        Ok(connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?)
     }
 
     #[tokio::test]
     async fn a_failed_write_leaves_nothing_and_its_neighbours_stand() {
         let dir = tempfile::tempdir().unwrap();
-        let db = Db::open(&dir.path().join("db"), "CREATE TABLE IF NOT EXISTS t (x INTEGER PRIMARY KEY)").unwrap();
+        let db = open(&dir.path().join("db"));
         let insert = |x: i64, fail: bool| {
             db.write("insert", move |connection| {
-                connection.execute("INSERT INTO t VALUES (?1)", [x]).map_err(|error| sqlite("insert", error))?;
+                connection.execute("INSERT INTO t VALUES (?1)", [x])?;
                 if fail { Err(closed("insert", "on purpose")) } else { Ok(()) }
             })
         };
@@ -207,15 +263,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_follows_a_write_happens_though_the_writer_went_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(&dir.path().join("db"));
+        let (told, heard) = std_mpsc::channel();
+        let mut write = Box::pin(db.write_then(
+            "insert",
+            |c| Ok(c.execute("INSERT INTO t VALUES (1)", [])?),
+            move |rows| told.send(*rows).unwrap(),
+        ));
+        assert!(futures::poll!(&mut write).is_pending());
+        drop(write);
+        assert_eq!(heard.recv_timeout(Duration::from_secs(10)), Ok(1));
+    }
+
+    #[tokio::test]
     async fn a_reader_of_another_process_reads_and_never_writes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("db");
-        let owner = Db::open(&path, "CREATE TABLE IF NOT EXISTS t (x INTEGER PRIMARY KEY)").unwrap();
+        let owner = open(&path);
         let reader = Db::open_read_only(&path).unwrap();
-        owner
-            .write("insert", |c| c.execute("INSERT INTO t VALUES (1)", []).map_err(|e| sqlite("insert", e)))
-            .await
-            .unwrap();
+        owner.write("insert", |c| Ok(c.execute("INSERT INTO t VALUES (1)", [])?)).await.unwrap();
         assert_eq!(reader.read("count", count).await.unwrap(), 1);
         assert_eq!(reader.write("insert", |_| Ok(())).await.unwrap_err().kind, ErrorKind::Denied);
     }

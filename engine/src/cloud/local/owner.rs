@@ -1,0 +1,62 @@
+//! Who owns a local cloud's folder: one process at a time, by a lock that the system gives back when it dies.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cloud::{CloudError, ErrorKind, Result},
+    time::{Clock, format_time},
+};
+
+/// The process that owns a local cloud's folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Its process id.
+    pub pid: u32,
+    /// When it took the folder.
+    pub started_at: String,
+}
+
+/// The lock on a folder, held until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock on `dir`, or tells who has it.
+    pub fn take(dir: &Path, clock: &Clock) -> Result<Self> {
+        let operation = format!("lock of {}", dir.display());
+        let failed = |error: std::io::Error| {
+            CloudError::new(ErrorKind::Unavailable, &*operation, error.to_string()).with_source(error)
+        };
+        let path = dir.join("owner.lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+            Err(TryLockError::WouldBlock) => {
+                let by = match read_owner(dir) {
+                    Some(Owner { pid, started_at }) => format!("process {pid} (since {started_at})"),
+                    None => "another process".to_owned(),
+                };
+                let message = format!("{by} owns this folder: stop it first, or use another folder");
+                return Err(CloudError::new(ErrorKind::Denied, operation, message));
+            }
+        }
+        let owner = Owner { pid: std::process::id(), started_at: format_time(clock.now()) };
+        let text = serde_json::to_vec(&owner).map_err(|error| failed(error.into()))?;
+        std::fs::write(dir.join("owner.json"), text).map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// The process that took `dir` last, if it can be told. It may be gone since.
+pub fn read_owner(dir: &Path) -> Option<Owner> {
+    let text = std::fs::read(dir.join("owner.json")).ok()?;
+    serde_json::from_slice(&text).ok()
+}

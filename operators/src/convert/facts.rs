@@ -1,0 +1,131 @@
+//! What a pass has found out, file by file, and what follows from it: no I/O, no clock.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::FailureReason;
+use super::columns::REST;
+use super::note::RangeOutcome;
+
+/// What is known of one file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct FileFacts {
+    pub(super) lines: u64,
+    pub(super) rows: u64,
+    pub(super) rejected: u64,
+    pub(super) duplicate_keys: u64,
+    /// Rejects that were written.
+    pub(super) told: u64,
+    pub(super) failure: Option<(FailureReason, String)>,
+    unknown: Vec<String>,
+    needs_rest: bool,
+    ranges_to_come: usize,
+}
+
+/// What is known of all files of a pass.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Facts {
+    pub(super) files: BTreeMap<u32, FileFacts>,
+}
+
+/// Columns that a dataset lacks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// Their names, in order of first sight; `_rest` comes last.
+    pub(super) names: Vec<String>,
+}
+
+impl Facts {
+    /// Nothing is known yet of files with that many ranges each.
+    pub(super) fn new(ranges: impl IntoIterator<Item = u32>) -> Self {
+        let mut facts = Self::default();
+        for file in ranges {
+            facts.files.entry(file).or_default().ranges_to_come += 1;
+        }
+        facts
+    }
+
+    /// Takes in the outcome of a range; a file's ranges come in order. Tells whether the file has come to its end.
+    pub(super) fn add(&mut self, range: RangeOutcome, max_reject_ratio: f64) -> bool {
+        let file = self.files.entry(range.file).or_default();
+        file.lines += range.lines;
+        file.rows += range.rows;
+        file.rejected += range.rejected;
+        file.duplicate_keys += range.duplicate_keys;
+        file.needs_rest |= range.needs_rest;
+        file.unknown.extend(range.unknown.into_iter().map(|(name, _)| name));
+        file.failure = file.failure.take().or(range.failure);
+        file.ranges_to_come = file.ranges_to_come.saturating_sub(1);
+        if file.ranges_to_come > 0 {
+            return false;
+        }
+        let lines = file.rows + file.rejected;
+        if file.failure.is_none() && file.rejected as f64 > max_reject_ratio * lines as f64 {
+            let message =
+                format!("{} of {lines} lines are no rows, more than a share of {max_reject_ratio}", file.rejected);
+            file.failure = Some((FailureReason::TooManyRejects, message));
+        }
+        true
+    }
+
+    /// The files that failed.
+    pub(super) fn failures(&self) -> impl Iterator<Item = (u32, &(FailureReason, String))> {
+        self.files.iter().filter_map(|(index, file)| Some((*index, file.failure.as_ref()?)))
+    }
+
+    /// What the files that didn't fail need besides the dataset's columns, of which there may be `room` more.
+    pub(super) fn missing(&self, room: usize) -> Missing {
+        let mut missing = Missing::default();
+        let (mut seen, mut needs_rest) = (HashSet::new(), false);
+        for file in self.files.values().filter(|file| file.failure.is_none()) {
+            needs_rest |= file.needs_rest;
+            for name in &file.unknown {
+                if !seen.insert(name) {
+                    continue;
+                }
+                if missing.names.len() < room {
+                    missing.names.push(name.clone());
+                } else {
+                    needs_rest = true;
+                }
+            }
+        }
+        if needs_rest {
+            missing.names.push(REST.to_owned());
+        }
+        missing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(file: u32, rows: u64, rejected: u64, unknown: &[&str]) -> RangeOutcome {
+        RangeOutcome {
+            file,
+            rows,
+            rejected,
+            unknown: unknown.iter().map(|name| ((*name).to_owned(), 0)).collect(),
+            ..RangeOutcome::default()
+        }
+    }
+
+    #[test]
+    fn the_ratio_is_judged_at_a_files_end() {
+        let mut facts = Facts::new([0, 0, 1]);
+        assert!(!facts.add(range(0, 0, 5, &[]), 0.5));
+        assert!(facts.add(range(0, 5, 0, &[]), 0.5));
+        assert!(facts.add(range(1, 1, 2, &[]), 0.5));
+        assert_eq!(facts.failures().map(|(file, _)| file).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn missing_columns_are_in_order_of_first_sight() {
+        let mut facts = Facts::new([0, 1, 2]);
+        facts.add(range(2, 1, 0, &["c", "a"]), 0.5);
+        facts.add(range(0, 1, 0, &["b", "a"]), 0.5);
+        facts.add(range(1, 0, 1, &["bad"]), 0.5);
+        assert_eq!(facts.missing(9).names, ["b", "a", "c"]);
+        assert_eq!(facts.missing(2).names, ["b", "a", REST]);
+    }
+}

@@ -1,0 +1,146 @@
+//! The settings of a conversion, as a pipeline's YAML writes them.
+
+use penstock_engine::units;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ConvertError;
+
+/// The settings of a conversion. All have defaults; unknown ones are refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConvertOptions {
+    /// How values become text.
+    pub cast: Cast,
+    /// Whether names keep their case.
+    pub column_case: ColumnCase,
+    /// How pages are compressed.
+    pub compression: Compression,
+    /// Input bytes that make a part, by the files' sizes (a gz or zst file counts six times its own). A file larger than
+    /// this is cut among parts.
+    #[serde(with = "units::size")]
+    #[schemars(with = "String")]
+    pub part_bytes: u64,
+    /// Input bytes that make a row group, likewise; also what a row group holds at most before it is encoded.
+    #[serde(with = "units::size")]
+    #[schemars(with = "String")]
+    pub row_group_bytes: u64,
+    /// Columns that the dataset may have. What a line has beyond them goes into `_rest`, as JSON.
+    pub max_columns: usize,
+    /// A longer line is a reject.
+    #[serde(with = "units::size")]
+    #[schemars(with = "String")]
+    pub max_line_bytes: u64,
+    /// A line nested deeper is a reject. The line's own object is level 1.
+    pub max_depth: usize,
+    /// A file fails when more of its lines than this share are rejects.
+    pub max_reject_ratio: f64,
+    /// Rejects kept of one file; the rest is counted.
+    pub max_rejects_per_file: u64,
+    /// Bytes kept of a rejected line.
+    #[serde(with = "units::size")]
+    #[schemars(with = "String")]
+    pub max_reject_bytes: u64,
+    /// Passes that may end with a failed file before each remaining file is checked alone.
+    pub max_passes: u32,
+    /// Memory that a conversion may use for encoding, read-ahead included.
+    #[serde(with = "units::size")]
+    #[schemars(with = "String")]
+    pub memory_limit_bytes: u64,
+    /// Row groups that are worked on at once; by default as many as there are cores.
+    pub target_partitions: Option<usize>,
+    /// Whether parts hold an index of their pages' least and greatest values, besides those of their column chunks.
+    pub page_index: bool,
+}
+
+impl Default for ConvertOptions {
+    fn default() -> Self {
+        Self {
+            cast: Cast::default(),
+            column_case: ColumnCase::default(),
+            compression: Compression::default(),
+            part_bytes: 1 << 30,
+            row_group_bytes: 64 << 20,
+            max_columns: 1000,
+            max_line_bytes: 16 << 20,
+            max_depth: 128,
+            max_reject_ratio: 0.5,
+            max_rejects_per_file: 1000,
+            max_reject_bytes: 4 << 10,
+            max_passes: 3,
+            memory_limit_bytes: 1 << 30,
+            target_partitions: None,
+            page_index: true,
+        }
+    }
+}
+
+impl ConvertOptions {
+    /// Says what can't be right.
+    pub fn check(&self) -> Result<(), ConvertError> {
+        let wrong = |what: &str| Err(ConvertError::Invalid(what.to_owned()));
+        if self.max_line_bytes == 0 || self.max_line_bytes > 1 << 30 {
+            return wrong("max_line_bytes must be between 1B and 1GiB");
+        }
+        if self.row_group_bytes < 1 << 20 || self.part_bytes < self.row_group_bytes {
+            return wrong("row_group_bytes must be at least 1MiB, and part_bytes at least row_group_bytes");
+        }
+        if !(0.0..=1.0).contains(&self.max_reject_ratio) {
+            return wrong("max_reject_ratio must be between 0 and 1");
+        }
+        if self.max_columns == 0 || self.max_columns > 30_000 {
+            return wrong("max_columns must be between 1 and 30000");
+        }
+        if self.max_depth == 0 || self.max_passes == 0 || self.target_partitions == Some(0) {
+            return wrong("max_depth, max_passes and target_partitions must be at least 1");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn partitions(&self) -> usize {
+        self.target_partitions.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |cores| cores.get()))
+    }
+}
+
+/// How values become text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Cast {
+    /// A string is its unescaped text; a number keeps its exact text; true and false as such; null and absent are null;
+    /// objects and arrays are their exact JSON text.
+    #[default]
+    Lossless,
+}
+
+impl std::fmt::Display for Cast {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Lossless => "lossless",
+        })
+    }
+}
+
+/// Whether names keep their case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ColumnCase {
+    /// `Id` and `id` are two columns.
+    #[default]
+    Preserve,
+    /// Names are lower-cased; names that then are the same are one column.
+    Lower,
+}
+
+/// How pages are compressed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Compression {
+    Uncompressed,
+    #[default]
+    Snappy,
+    Gzip,
+    Brotli,
+    Lz4,
+    Zstd,
+}

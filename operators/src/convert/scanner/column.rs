@@ -1,0 +1,126 @@
+//! One column of a batch while it grows: text, its ends, and which rows have none.
+
+use std::sync::Arc;
+
+use arrow::array::BooleanBufferBuilder;
+use arrow::array::{ArrayRef, StringArray};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::error::ArrowError;
+
+/// A column of text. Rows are set in order; those that are left out are null.
+#[derive(Debug)]
+pub(super) struct TextColumn {
+    text: Vec<u8>,
+    /// Where each row ends in `text`, after a leading 0.
+    ends: Vec<i32>,
+    /// Runs of null rows: first row and row after the last.
+    nulls: Vec<(usize, usize)>,
+}
+
+impl TextColumn {
+    pub(super) fn new() -> Self {
+        Self { text: Vec::new(), ends: vec![0], nulls: Vec::new() }
+    }
+
+    #[inline]
+    fn rows(&self) -> usize {
+        self.ends.len() - 1
+    }
+
+    /// Makes the rows before `row` null that have no text.
+    #[inline]
+    fn reach(&mut self, row: usize) {
+        let rows = self.rows();
+        if rows < row {
+            self.nulls.push((rows, row));
+            self.ends.resize(row + 1, self.text.len() as i32);
+        }
+    }
+
+    /// Sets `row`, which has no text yet.
+    #[inline]
+    pub(super) fn set(&mut self, row: usize, text: &[u8]) {
+        self.reach(row);
+        self.text.extend_from_slice(text);
+        self.ends.push(self.text.len() as i32);
+    }
+
+    /// Sets `row`, which has no text yet, to what `write` appends. If that fails the row has none.
+    pub(super) fn set_with<T, E>(
+        &mut self,
+        row: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.reach(row);
+        let begin = self.text.len();
+        match write(&mut self.text) {
+            Ok(value) => {
+                self.ends.push(self.text.len() as i32);
+                Ok(value)
+            }
+            Err(error) => {
+                self.text.truncate(begin);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the text of `row` away, if it has one. It must be the last row that was set.
+    #[inline]
+    pub(super) fn unset(&mut self, row: usize) {
+        if self.rows() > row {
+            self.ends.truncate(row + 1);
+            self.text.truncate(self.ends.last().map_or(0, |end| *end as usize));
+        }
+    }
+
+    /// The array of `rows` rows. The column is empty afterwards, with room for as much again.
+    pub(super) fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
+        self.reach(rows);
+        let nulls = (!self.nulls.is_empty()).then(|| {
+            let mut valid = BooleanBufferBuilder::new(rows);
+            for &(first, end) in &self.nulls {
+                valid.append_n(first - valid.len(), true);
+                valid.append_n(end - first, false);
+            }
+            valid.append_n(rows - valid.len(), true);
+            NullBuffer::new(valid.finish())
+        });
+        self.nulls.clear();
+        let next_text = Vec::with_capacity(self.text.len() + self.text.len() / 8);
+        let mut next_ends = Vec::with_capacity(self.ends.len());
+        next_ends.push(0);
+        let text = Buffer::from_vec(std::mem::replace(&mut self.text, next_text));
+        let ends = OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(&mut self.ends, next_ends)));
+        Ok(Arc::new(StringArray::try_new(ends, text, nulls)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Array, AsArray};
+
+    use super::*;
+
+    #[test]
+    fn rows_that_are_left_out_are_null() {
+        let mut column = TextColumn::new();
+        column.set(2, b"c");
+        column.set(3, b"");
+        column.unset(3);
+        column.set(3, b"d");
+        assert_eq!(
+            column.set_with(6, |text| {
+                text.push(b'x');
+                Err::<(), _>("no")
+            }),
+            Err("no")
+        );
+        let array = column.finish(8).unwrap();
+        let texts: Vec<_> = array.as_string::<i32>().iter().collect();
+        assert_eq!(texts, [None, None, Some("c"), Some("d"), None, None, None, None]);
+        column.set(0, b"e");
+        let array = column.finish(1).unwrap();
+        assert_eq!((array.as_string::<i32>().value(0), array.null_count()), ("e", 0));
+    }
+}

@@ -1,0 +1,197 @@
+//! From a key to what becomes of its value, mostly without a look-up: lines of a file tend to have the same keys in the
+//! same order, so each key remembers which two followed it last.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use super::text::plain_end;
+use crate::convert::columns::{MAX_NAME_BYTES, REST, column_name, may_be_column};
+use crate::convert::options::ColumnCase;
+
+/// What becomes of a key's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// It is a cell of this column.
+    Column(usize),
+    /// It goes into `_rest`.
+    Rest,
+    /// Its name is to become a column.
+    Unknown,
+}
+
+/// A known key, by its position in [`Names`].
+pub(super) type Slot = u32;
+
+/// The slot before a line's first key.
+pub(super) const LINE_START: Slot = 0;
+
+#[derive(Debug)]
+struct Known {
+    /// The key as the line has it, quotes included.
+    quoted: Box<[u8]>,
+    target: Target,
+    /// The slots that followed it, the last one first.
+    followers: [Slot; 2],
+    /// The last line that has it.
+    line: u64,
+}
+
+/// All keys that have a slot. Bounded: past `max_slots` a key that is no column has none, and goes into `_rest`.
+#[derive(Debug)]
+pub(super) struct Names {
+    known: Vec<Known>,
+    by_key: HashMap<Box<[u8]>, Slot, RandomState>,
+    max_slots: usize,
+    case: ColumnCase,
+    /// How many unknown names may become columns.
+    room: usize,
+    /// Those that will, in order of first sight, with the offset of their line.
+    pub(super) unknown: Vec<(String, u64)>,
+}
+
+impl Names {
+    pub(super) fn new(columns: &[String], room: usize, case: ColumnCase) -> Self {
+        // The slot before the first key is never taken for a key.
+        let start = Known { quoted: quoted(b"\n"), target: Target::Rest, followers: [0, 0], line: 0 };
+        let mut names = Self {
+            known: vec![start],
+            by_key: HashMap::default(),
+            max_slots: columns.len() + room + 4096,
+            case,
+            room,
+            unknown: Vec::new(),
+        };
+        for (column, name) in columns.iter().enumerate() {
+            if name != REST {
+                names.add(name.as_bytes(), name.as_bytes(), Target::Column(column));
+            }
+        }
+        names
+    }
+
+    fn add(&mut self, key: &[u8], quoted_text: &[u8], target: Target) -> Slot {
+        let slot = self.known.len() as Slot;
+        self.known.push(Known { quoted: quoted(quoted_text), target, followers: [0, 0], line: 0 });
+        self.by_key.insert(key.into(), slot);
+        slot
+    }
+
+    /// The slot that followed `previous` before, if its key stands at the start of `rest`, and the key's length.
+    #[inline]
+    pub(super) fn predict(&mut self, previous: Slot, rest: &[u8]) -> Option<(Slot, usize)> {
+        let [last, other] = self.known[previous as usize].followers;
+        let quoted = &self.known[last as usize].quoted;
+        if rest.starts_with(quoted) {
+            return Some((last, quoted.len()));
+        }
+        let quoted = &self.known[other as usize].quoted;
+        if rest.starts_with(quoted) {
+            let length = quoted.len();
+            self.known[previous as usize].followers = [other, last];
+            return Some((other, length));
+        }
+        None
+    }
+
+    /// The slot of a key that was not foreseen, in a line at `offset`. None if it goes into `_rest` without a slot.
+    pub(super) fn look_up(&mut self, previous: Slot, key: &[u8], escaped: bool, offset: u64) -> Option<Slot> {
+        let slot = match self.by_key.get(key) {
+            Some(&slot) => slot,
+            None => self.meet(key, offset)?,
+        };
+        let known = &mut self.known[slot as usize];
+        // Another spelling of the same column (`Id` and `id`): expect this one from now on.
+        if !escaped && known.quoted.get(1..known.quoted.len() - 1) != Some(key) {
+            known.quoted = quoted(key);
+        }
+        let followers = &mut self.known[previous as usize].followers;
+        *followers = [slot, followers[0]];
+        Some(slot)
+    }
+
+    /// A key that is seen for the first time.
+    fn meet(&mut self, key: &[u8], offset: u64) -> Option<Slot> {
+        // Longer keys are not worth remembering; lower case can make a name longer, hence the second look.
+        let text = std::str::from_utf8(key).ok()?;
+        if key.len() > MAX_NAME_BYTES {
+            return None;
+        }
+        let name = column_name(text, self.case);
+        if let Some(&slot) = self.by_key.get(name.as_bytes()) {
+            // In `_rest` each spelling keeps its own key.
+            if self.known[slot as usize].target != Target::Rest {
+                if self.by_key.len() < self.max_slots {
+                    self.by_key.insert(key.into(), slot);
+                }
+                return Some(slot);
+            }
+        }
+        if may_be_column(&name) && self.unknown.len() < self.room {
+            let slot = self.add(name.as_bytes(), key, Target::Unknown);
+            self.by_key.insert(key.into(), slot);
+            self.unknown.push((name, offset));
+            return Some(slot);
+        }
+        (self.by_key.len() < self.max_slots).then(|| self.add(key, key, Target::Rest))
+    }
+
+    #[inline]
+    pub(super) fn target(&self, slot: Slot) -> Target {
+        self.known[slot as usize].target
+    }
+
+    /// Notes that `line` has the key, and tells whether it had it already. Lines are numbered from 1 on.
+    #[inline]
+    pub(super) fn repeats(&mut self, slot: Slot, line: u64) -> bool {
+        std::mem::replace(&mut self.known[slot as usize].line, line) == line
+    }
+}
+
+/// A key as a line without escapes has it. One that needs escapes gets what no line holds: it is looked up each time.
+fn quoted(text: &[u8]) -> Box<[u8]> {
+    if plain_end(text, 0) < text.len() { Box::from(&b"\n"[..]) } else { [b"\"", text, b"\""].concat().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(columns: &[&str], room: usize, case: ColumnCase) -> Names {
+        Names::new(&columns.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), room, case)
+    }
+
+    #[test]
+    fn what_followed_is_foreseen() {
+        let mut names = names(&["a", "b"], 0, ColumnCase::Preserve);
+        assert_eq!(names.predict(LINE_START, br#""a":1"#), None);
+        let a = names.look_up(LINE_START, b"a", false, 0).unwrap();
+        let b = names.look_up(a, b"b", false, 0).unwrap();
+        assert_eq!(names.predict(LINE_START, br#""a":1"#), Some((a, 3)));
+        assert_eq!(names.predict(a, br#""b":1"#), Some((b, 3)));
+        assert_eq!(names.target(b), Target::Column(1));
+    }
+
+    #[test]
+    fn unknown_names_become_columns_while_there_is_room() {
+        let mut names = names(&["a"], 1, ColumnCase::Preserve);
+        let mut target = |key: &[u8]| names.look_up(LINE_START, key, false, 7).map(|slot| names.target(slot));
+        assert_eq!(target(b"x"), Some(Target::Unknown));
+        assert_eq!(target(b"y"), Some(Target::Rest));
+        assert_eq!(target(b"_source_file"), Some(Target::Rest));
+        assert_eq!(target(&[b'k'; 300]), None);
+        assert_eq!(names.unknown, [("x".to_owned(), 7)]);
+    }
+
+    #[test]
+    fn lower_case_merges_spellings() {
+        let mut names = names(&["id"], 9, ColumnCase::Lower);
+        let slot = names.look_up(LINE_START, b"ID", false, 0).unwrap();
+        assert_eq!(names.target(slot), Target::Column(0));
+        assert_eq!(names.predict(LINE_START, br#""ID":1"#), Some((slot, 4)));
+        assert_eq!(names.look_up(LINE_START, b"id", false, 0), Some(slot));
+        let new = names.look_up(LINE_START, b"New", false, 0).unwrap();
+        assert_eq!(names.look_up(LINE_START, b"nEW", false, 0), Some(new));
+        assert_eq!(names.unknown, [("new".to_owned(), 0)]);
+    }
+}

@@ -1,0 +1,186 @@
+//! Opens one byte range of a file as a stream of batches.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileOpenFuture, FileOpener};
+use datafusion::physical_plan::metrics::Count;
+use futures::{StreamExt, stream};
+use object_store::ObjectStore;
+
+use super::ScanFile;
+use super::chunks::{ChunkReader, Object, ReadFault};
+use super::inflate::{Encoding, InflateReader};
+use crate::convert::scanner::lines::{LineCutter, Piece};
+use crate::convert::scanner::{ScanOptions, Scanner};
+
+/// How much of a file is read to guess a dataset's first columns.
+const PROBE_BYTES: u64 = 1 << 20;
+
+pub(super) struct NdjsonOpener {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) options: Arc<ScanOptions>,
+    pub(super) schema: SchemaRef,
+    pub(super) batch_rows: usize,
+    pub(super) bytes_read: Count,
+}
+
+impl FileOpener for NdjsonOpener {
+    fn open(&self, file: PartitionedFile) -> Result<FileOpenFuture> {
+        let scan_file = file
+            .extension::<ScanFile>()
+            .ok_or_else(|| internal_datafusion_err!("{} came without its ScanFile", file.path()))?;
+        let options = &self.options;
+        let (start, end) = file.range();
+        let range = match (scan_file.encoding, &file.range) {
+            (Encoding::Plain, _) => Some(start..end),
+            (_, None) => None,
+            (_, Some(_)) => return Err(internal_datafusion_err!("{} is compressed and can't be cut", file.path())),
+        };
+        let meta = &file.object_meta;
+        let object = Object {
+            store: self.store.clone(),
+            path: meta.location.clone(),
+            size_bytes: meta.size,
+            etag: meta.e_tag.clone(),
+            version: meta.version.clone(),
+        };
+        let chunks = ChunkReader::new(object, start.saturating_sub(1), end, self.bytes_read.clone());
+        let scan = RangeScan {
+            bytes: match scan_file.encoding {
+                Encoding::Plain => Reader::Plain(chunks),
+                encoding => Reader::Compressed(InflateReader::new(chunks, encoding)),
+            },
+            cutter: LineCutter::new(range, options.max_line_bytes, options.max_reject_bytes),
+            scanner: Scanner::new(
+                options.clone(),
+                self.schema.clone(),
+                self.batch_rows,
+                scan_file.index,
+                &scan_file.uri,
+                meta.e_tag.as_deref(),
+            ),
+            pieces: VecDeque::new(),
+            state: State::Begun,
+        };
+        let batches =
+            stream::try_unfold(scan, |mut scan| async move { Ok(scan.next().await?.map(|batch| (batch, scan))) });
+        Ok(Box::pin(async move { Ok(batches.boxed()) }))
+    }
+}
+
+/// A range while it is scanned.
+struct RangeScan {
+    bytes: Reader,
+    cutter: LineCutter,
+    scanner: Scanner,
+    pieces: VecDeque<Piece>,
+    state: State,
+}
+
+enum Reader {
+    Plain(ChunkReader),
+    Compressed(InflateReader),
+}
+
+impl Reader {
+    async fn next(&mut self) -> Result<Option<Bytes>, ReadFault> {
+        match self {
+            Self::Plain(chunks) => chunks.next().await,
+            Self::Compressed(inflated) => inflated.next().await,
+        }
+    }
+}
+
+#[derive(PartialEq)]
+enum State {
+    Begun,
+    Reading,
+    Ended,
+}
+
+impl RangeScan {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            while let Some(piece) = self.pieces.front_mut() {
+                if !self.scanner.scan(piece) {
+                    return self.scanner.take_batch();
+                }
+                self.pieces.pop_front();
+            }
+            if self.state == State::Ended || self.scanner.batch_is_full() {
+                return self.scanner.take_batch();
+            }
+            let failure = match self.read().await {
+                Ok(true) => continue,
+                Ok(false) => {
+                    self.pieces.extend(self.cutter.finish());
+                    None
+                }
+                Err(ReadFault::File(reason, message)) => Some((reason, message)),
+                Err(ReadFault::Store(error)) => return Err(error),
+            };
+            while let Some(mut piece) = self.pieces.pop_front() {
+                // The last line alone can't fill a batch that wasn't full.
+                self.scanner.scan(&mut piece);
+            }
+            self.scanner.end(failure);
+            self.state = State::Ended;
+        }
+    }
+
+    /// Cuts the next chunk; false at the range's end.
+    async fn read(&mut self) -> Result<bool, ReadFault> {
+        // Even an empty range asks for its file once.
+        if self.state == State::Reading && self.cutter.is_done() {
+            return Ok(false);
+        }
+        self.state = State::Reading;
+        let Some(chunk) = self.bytes.next().await? else { return Ok(false) };
+        self.pieces.extend(self.cutter.push(chunk).into_iter().flatten());
+        Ok(true)
+    }
+}
+
+/// The names that the first lines of a file show, in order of first sight. A file that can't be read shows none: the pass
+/// will say why.
+pub(super) async fn probe(
+    object: Object,
+    encoding: Encoding,
+    options: Arc<ScanOptions>,
+    schema: SchemaRef,
+) -> Vec<String> {
+    let end = object.size_bytes.min(PROBE_BYTES);
+    let chunks = ChunkReader::new(object, 0, end, Count::new());
+    let mut bytes = match encoding {
+        Encoding::Plain => Reader::Plain(chunks),
+        encoding => Reader::Compressed(InflateReader::new(chunks, encoding)),
+    };
+    let mut cutter = LineCutter::new(None, options.max_line_bytes, options.max_reject_bytes);
+    let mut scanner = Scanner::new(options, schema, 1, 0, "", None);
+    let mut seen_bytes = 0;
+    while seen_bytes < PROBE_BYTES {
+        let pieces = match bytes.next().await {
+            Ok(Some(chunk)) => {
+                seen_bytes += chunk.len() as u64;
+                cutter.push(chunk)
+            }
+            Ok(None) => {
+                seen_bytes = PROBE_BYTES;
+                [cutter.finish(), None]
+            }
+            Err(_) => return Vec::new(),
+        };
+        for mut piece in pieces.into_iter().flatten() {
+            while !scanner.scan(&mut piece) {
+                scanner.drop_batch();
+            }
+        }
+    }
+    scanner.into_unknown()
+}

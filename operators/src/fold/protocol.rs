@@ -1,0 +1,413 @@
+//! How a manifest comes to be: assembling, claims, the JSON that is created once, the commit.
+//!
+//! Every step is a conditional write or a create-once put, so it may be left at any point and taken up by anyone who
+//! holds the flush lease of the date. Once the JSON exists it *is* the membership: whoever finds it adopts it.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::{StreamExt, stream};
+use object_store::{ObjectStoreExt, PutMode, path::Path};
+use penstock_engine::{
+    cloud::{
+        AttributeValue, Bucket, CloudError, Table,
+        table::{Carried, Condition, Consistency, Key, Write, carry_out},
+    },
+    leases::{Lease, Leases},
+    operator::OperatorError,
+    time::{Clock, format_time},
+};
+
+use super::view::Flush;
+use crate::model::{
+    Candidate, FileItem, FileState, FlushReason, MANIFEST_KEY_PREFIX, ManifestItem, ManifestJson, ManifestState,
+    SCHEMA_VERSION, attribute, new_manifest_id, read_item,
+};
+
+/// The scope of the leases under which manifests of a date are assembled.
+pub const FLUSH_SCOPE: &str = "flush";
+
+/// Claims and releases that are under way at once.
+const CONCURRENCY: usize = 64;
+
+/// Assembles manifests.
+pub struct Assembler {
+    /// The tracking table.
+    pub table: Arc<dyn Table>,
+    /// Where the JSON objects go.
+    pub manifests: Bucket,
+    /// The prefix of their keys.
+    pub manifests_prefix: String,
+    /// The leases of this operator.
+    pub leases: Leases,
+    /// How long the items of abandoned manifests are kept.
+    pub ttl: TimeDelta,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+/// What became of a set of files.
+#[derive(Debug)]
+pub enum Assembled {
+    /// Another process assembles for this date.
+    Busy,
+    /// The protocol ran to an end.
+    Ended {
+        /// The manifest's id.
+        manifest_id: String,
+        /// Whether it was committed, by us or by someone who took it over; otherwise it was abandoned.
+        committed: bool,
+        /// The candidates that were claimed.
+        claimed: Vec<FileItem>,
+        /// The candidates that weren't, with what is true of them.
+        refused: Vec<(Key, Option<FileItem>)>,
+    },
+}
+
+/// What the claims of a manifest found.
+#[derive(Debug, Default)]
+struct Claims {
+    claimed: Vec<FileItem>,
+    refused: Vec<(Key, Option<FileItem>)>,
+    /// Claims of which it isn't known whether they landed, or will.
+    uncertain: Vec<Key>,
+}
+
+impl Assembler {
+    /// Makes a manifest of the files of a flush. `batch` only makes names easier to read.
+    pub async fn assemble(&self, flush: &Flush, batch: u32) -> Result<Assembled, OperatorError> {
+        let Some(lease) = self.leases.try_acquire(FLUSH_SCOPE, &flush.date).await? else {
+            return Ok(Assembled::Busy);
+        };
+        let result = self.assemble_under(&lease, flush, batch).await;
+        lease.release().await;
+        result
+    }
+
+    /// Takes up a manifest that was left while assembling.
+    pub async fn resume(&self, manifest: &ManifestItem) -> Result<Assembled, OperatorError> {
+        let Some(lease) = self.leases.try_acquire(FLUSH_SCOPE, &manifest.date_prefix).await? else {
+            return Ok(Assembled::Busy);
+        };
+        let result = self.resume_under(&lease, manifest).await;
+        lease.release().await;
+        result
+    }
+
+    async fn assemble_under(&self, lease: &Lease, flush: &Flush, batch: u32) -> Result<Assembled, OperatorError> {
+        let now = self.clock.now();
+        let manifest_id = new_manifest_id(batch, now, rand::random());
+        let key = Key::new(&flush.date, format!("{MANIFEST_KEY_PREFIX}{manifest_id}.json"));
+        let candidates: Vec<Candidate> = flush.files.iter().map(Candidate::from).collect();
+        let listed = serde_dynamo::to_attribute_value(&candidates)
+            .map_err(|error| OperatorError::permanent(format!("candidates can't be stored: {error}")))?;
+        let write = Write::put(key, Default::default(), Condition::absent(attribute::FILE_KEY))
+            .set(attribute::STATUS, ManifestState::Assembling.as_str())
+            .set_number(attribute::SCHEMA_VERSION, SCHEMA_VERSION)
+            .set(attribute::MANIFEST_PATH, self.uri(&flush.date, &manifest_id))
+            .set("flush_reason", flush.reason.as_str())
+            .set(attribute::TOKEN, lease.token())
+            .set_value("candidates", listed)
+            .set("created_at", format_time(now))
+            .set(attribute::UPDATED_AT, format_time(now));
+        match carry_out(&*self.table, &write).await? {
+            Carried::Applied(Some(item)) => self.run(lease, &read_item("manifest", &item)?).await,
+            // A name that is taken is a name that another flush made in this very second: the next one differs.
+            Carried::Applied(None) | Carried::Refused(_) => {
+                Err(OperatorError::transient(format!("the name {manifest_id} is taken")))
+            }
+        }
+    }
+
+    async fn resume_under(&self, lease: &Lease, seen: &ManifestItem) -> Result<Assembled, OperatorError> {
+        let seen_token = seen.token.clone().map(AttributeValue::S);
+        let condition = Condition::equals(attribute::STATUS, ManifestState::Assembling.as_str())
+            .and(Condition::as_read(attribute::TOKEN, seen_token.as_ref()));
+        let write = Write::update(seen.key(), condition)
+            .set(attribute::TOKEN, lease.token())
+            .set(attribute::UPDATED_AT, format_time(self.clock.now()));
+        match carry_out(&*self.table, &write).await? {
+            Carried::Applied(Some(item)) => {
+                tracing::warn!(manifest = seen.id(), "Manifest taken over while assembling.");
+                metrics::counter!("penstock_manifests_resumed_total").increment(1);
+                self.run(lease, &read_item("manifest", &item)?).await
+            }
+            Carried::Applied(None) | Carried::Refused(_) => Ok(Assembled::Busy),
+        }
+    }
+
+    /// The protocol from the claims on. `manifest` is assembling under the lease's token.
+    async fn run(&self, lease: &Lease, manifest: &ManifestItem) -> Result<Assembled, OperatorError> {
+        let manifest_id = manifest.id().to_owned();
+        let candidates = manifest.candidates.clone().unwrap_or_default();
+        if let Some((json, etag)) = self.read_json(manifest).await? {
+            // Its writer had claimed all that it lists. What it doesn't list is not a member, even if claimed.
+            self.release_unlisted(manifest, &json, &candidates).await?;
+            let committed = self.commit(lease, manifest, &json, &etag).await?;
+            return Ok(Assembled::Ended { manifest_id, committed, claimed: Vec::new(), refused: Vec::new() });
+        }
+        let claims = self.claim(manifest, &candidates).await;
+        if claims.claimed.is_empty() {
+            if let Some(key) = claims.uncertain.first() {
+                let place = format!("{}/{}", key.partition, key.sort);
+                return Err(OperatorError::transient(format!("the claim of {place} for {manifest_id} is uncertain")));
+            }
+            self.abandon(lease, manifest).await?;
+            return Ok(Assembled::Ended {
+                manifest_id,
+                committed: false,
+                claimed: Vec::new(),
+                refused: claims.refused,
+            });
+        }
+        if !lease.is_held() {
+            return Err(OperatorError::transient(format!("the flush lease of {} was lost", manifest.date_prefix)));
+        }
+        let created_at = manifest.created_at.parse().map_err(|error| {
+            OperatorError::permanent(format!(
+                "{manifest_id} has an unreadable created_at `{}`: {error}",
+                manifest.created_at
+            ))
+        })?;
+        let json = ManifestJson::new(&manifest_id, &manifest.date_prefix, created_at, &claims.claimed);
+        let (json, etag) = self.create_json(manifest, json).await?;
+        let claimed_keys: Vec<Candidate> = claims.claimed.iter().map(Candidate::from).collect();
+        self.release_unlisted(manifest, &json, &claimed_keys).await?;
+        let committed = self.commit(lease, manifest, &json, &etag).await?;
+        Ok(Assembled::Ended { manifest_id, committed, claimed: claims.claimed, refused: claims.refused })
+    }
+
+    async fn claim(&self, manifest: &ManifestItem, candidates: &[Candidate]) -> Claims {
+        let now = format_time(self.clock.now());
+        let claims = stream::iter(candidates.to_vec()).map(|candidate| self.claim_one(manifest, candidate, &now));
+        let mut claims = claims.buffered(CONCURRENCY);
+        let mut found = Claims::default();
+        while let Some((key, result)) = claims.next().await {
+            match result {
+                Ok(Claim::Claimed(item)) => found.claimed.push(item),
+                Ok(Claim::Refused(item)) => found.refused.push((key, item)),
+                Err(error) => {
+                    tracing::warn!(manifest = manifest.id(), file = key.sort, %error, "Claim uncertain; left out.");
+                    found.uncertain.push(key);
+                }
+            }
+        }
+        metrics::counter!("penstock_claims_total", "outcome" => "claimed").increment(found.claimed.len() as u64);
+        metrics::counter!("penstock_claims_total", "outcome" => "refused").increment(found.refused.len() as u64);
+        metrics::counter!("penstock_claims_total", "outcome" => "uncertain").increment(found.uncertain.len() as u64);
+        found
+    }
+
+    async fn claim_one(
+        &self,
+        manifest: &ManifestItem,
+        candidate: Candidate,
+        now: &str,
+    ) -> (Key, Result<Claim, OperatorError>) {
+        let key = Key::new(&manifest.date_prefix, &candidate.file_key);
+        let shard = crate::model::shard_of(&candidate.file_key);
+        let seen = |value: &Option<String>| value.clone().map(AttributeValue::S);
+        let condition = Condition::equals(attribute::STATUS, FileState::Pending.status(shard))
+            .and(Condition::as_read("etag", seen(&candidate.etag).as_ref()))
+            .and(Condition::as_read(attribute::PENDING_SINCE, seen(&candidate.pending_since).as_ref()));
+        let write = Write::update(key.clone(), condition)
+            .set(attribute::STATUS, FileState::Manifested.status(shard))
+            .set(attribute::MANIFEST_PATH, &manifest.manifest_path)
+            .set(attribute::UPDATED_AT, now);
+        let claim = async {
+            let (applied, item) = match carry_out(&*self.table, &write).await? {
+                Carried::Applied(item) => (true, item),
+                Carried::Refused(item) => (false, item),
+            };
+            let item = item.map(|item| read_item::<FileItem>("file", &item)).transpose()?;
+            Ok(match item {
+                Some(item) if applied || is_member(&item, manifest) => Claim::Claimed(item),
+                item => Claim::Refused(item),
+            })
+        };
+        (key, claim.await)
+    }
+
+    /// Gives back claims that the JSON doesn't list.
+    async fn release_unlisted(
+        &self,
+        manifest: &ManifestItem,
+        json: &ManifestJson,
+        claimed: &[Candidate],
+    ) -> Result<(), OperatorError> {
+        let listed: std::collections::HashSet<&str> = json.files.iter().map(|file| file.file_key.as_str()).collect();
+        for candidate in claimed.iter().filter(|candidate| !listed.contains(candidate.file_key.as_str())) {
+            let key = Key::new(&manifest.date_prefix, &candidate.file_key);
+            release(&*self.table, &key, &manifest.manifest_path, self.clock.now()).await?;
+        }
+        Ok(())
+    }
+
+    async fn commit(
+        &self,
+        lease: &Lease,
+        manifest: &ManifestItem,
+        json: &ManifestJson,
+        etag: &str,
+    ) -> Result<bool, OperatorError> {
+        let condition = Condition::equals(attribute::STATUS, ManifestState::Assembling.as_str())
+            .and(Condition::equals(attribute::TOKEN, lease.token()));
+        let write = Write::update(manifest.key(), condition)
+            .set(attribute::STATUS, ManifestState::Pending.as_str())
+            .set("json_etag", etag)
+            .set_number("file_count", json.files.len())
+            .set_number("total_bytes", json.total_bytes())
+            .set(attribute::UPDATED_AT, format_time(self.clock.now()))
+            .remove("candidates");
+        match carry_out(&*self.table, &write).await? {
+            Carried::Applied(_) => {
+                Committed { manifest, files: json.files.len(), bytes: json.total_bytes() }.emit();
+                Ok(true)
+            }
+            Carried::Refused(_) => {
+                // Someone took it over, and commits the same JSON.
+                tracing::info!(manifest = manifest.id(), "Manifest was taken over before its commit.");
+                Ok(true)
+            }
+        }
+    }
+
+    /// Gives up a manifest that claimed nothing. Its JSON is looked for once more: a zombie may have written it.
+    async fn abandon(&self, lease: &Lease, manifest: &ManifestItem) -> Result<(), OperatorError> {
+        if self.read_json(manifest).await?.is_some() {
+            return Err(OperatorError::transient(format!("{} has a JSON object after all", manifest.id())));
+        }
+        let now = self.clock.now();
+        let condition = Condition::equals(attribute::STATUS, ManifestState::Assembling.as_str())
+            .and(Condition::equals(attribute::TOKEN, lease.token()));
+        let write = Write::update(manifest.key(), condition)
+            .set(attribute::STATUS, ManifestState::Abandoned.as_str())
+            .set(attribute::UPDATED_AT, format_time(now))
+            .set_number(attribute::TTL, (now + self.ttl).timestamp())
+            .remove("candidates");
+        carry_out(&*self.table, &write).await?;
+        tracing::info!(manifest = manifest.id(), "Manifest abandoned: none of its files could be claimed.");
+        metrics::counter!("penstock_manifests_abandoned_total").increment(1);
+        Ok(())
+    }
+
+    async fn create_json(
+        &self,
+        manifest: &ManifestItem,
+        json: ManifestJson,
+    ) -> Result<(ManifestJson, String), OperatorError> {
+        let path = self.path(&manifest.date_prefix, manifest.id());
+        let body = serde_json::to_vec(&json)
+            .map_err(|error| OperatorError::permanent(format!("{path} can't be written as JSON: {error}")))?;
+        match self.manifests.store.put_opts(&path, body.into(), PutMode::Create.into()).await {
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {}
+            Err(error) => return Err(CloudError::from(error).into()),
+        }
+        // Read back in either case: the etag of a put and that of a later read must be the same one.
+        let found = self.read_json(manifest).await?;
+        found.ok_or_else(|| OperatorError::transient(format!("{path} was created and isn't there")))
+    }
+
+    async fn read_json(&self, manifest: &ManifestItem) -> Result<Option<(ManifestJson, String)>, OperatorError> {
+        read_manifest_json(&self.manifests, &self.manifests_prefix, &manifest.date_prefix, manifest.id()).await
+    }
+
+    fn path(&self, date: &str, manifest_id: &str) -> Path {
+        manifest_json_path(&self.manifests_prefix, date, manifest_id)
+    }
+
+    fn uri(&self, date: &str, manifest_id: &str) -> String {
+        format!("s3://{}/{}", self.manifests.name, self.path(date, manifest_id))
+    }
+}
+
+enum Claim {
+    Claimed(FileItem),
+    Refused(Option<FileItem>),
+}
+
+/// Whether a file is claimed for this manifest.
+pub fn is_member(item: &FileItem, manifest: &ManifestItem) -> bool {
+    item.state() == Some(FileState::Manifested)
+        && item.manifest_path.as_deref() == Some(manifest.manifest_path.as_str())
+}
+
+/// The key of a manifest's JSON object.
+pub fn manifest_json_path(prefix: &str, date: &str, manifest_id: &str) -> Path {
+    Path::from(format!("{prefix}{date}/{manifest_id}.json"))
+}
+
+/// A manifest's JSON object and its etag, if it exists.
+pub async fn read_manifest_json(
+    bucket: &Bucket,
+    prefix: &str,
+    date: &str,
+    manifest_id: &str,
+) -> Result<Option<(ManifestJson, String)>, OperatorError> {
+    let path = manifest_json_path(prefix, date, manifest_id);
+    let body = match bucket.store.get(&path).await {
+        Ok(found) => found.bytes().await.map_err(CloudError::from)?,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(CloudError::from(error).into()),
+    };
+    let json = serde_json::from_slice(&body)
+        .map_err(|error| OperatorError::permanent(format!("s3://{}/{path} is no manifest: {error}", bucket.name)))?;
+    let head = bucket.stage.head(path.as_ref()).await?;
+    let etag = head.map(|head| head.etag).ok_or_else(|| OperatorError::transient(format!("{path} vanished")))?;
+    Ok(Some((json, etag)))
+}
+
+/// Gives a claimed file back: `manifested` to this manifest → `pending`. Whether it was.
+pub async fn release(
+    table: &dyn Table,
+    key: &Key,
+    manifest_path: &str,
+    now: DateTime<Utc>,
+) -> Result<bool, OperatorError> {
+    let shard = crate::model::shard_of(&key.sort);
+    let condition = Condition::equals(attribute::STATUS, FileState::Manifested.status(shard))
+        .and(Condition::equals(attribute::MANIFEST_PATH, manifest_path));
+    let write = Write::update(key.clone(), condition)
+        .set(attribute::STATUS, FileState::Pending.status(shard))
+        .set(attribute::PENDING_SINCE, format_time(now))
+        .set(attribute::UPDATED_AT, format_time(now))
+        .remove(attribute::MANIFEST_PATH)
+        .remove(attribute::TTL);
+    let released = matches!(carry_out(table, &write).await?, Carried::Applied(_));
+    if released {
+        tracing::info!(file = key.sort, manifest_path, "Claim released.");
+        metrics::counter!("penstock_claims_total", "outcome" => "released").increment(1);
+    }
+    Ok(released)
+}
+
+/// The item of a manifest, read strongly; `None` when there is none, or it is the previous system's.
+pub async fn read_manifest(table: &dyn Table, key: &Key) -> Result<Option<ManifestItem>, OperatorError> {
+    match table.get(key, Consistency::Strong).await? {
+        Some(item) if item.contains_key(attribute::SCHEMA_VERSION) => Ok(Some(read_item("manifest", &item)?)),
+        _ => Ok(None),
+    }
+}
+
+struct Committed<'a> {
+    manifest: &'a ManifestItem,
+    files: usize,
+    bytes: u64,
+}
+
+impl Committed<'_> {
+    fn emit(self) {
+        let reason = self.manifest.flush_reason.map_or("unknown", FlushReason::as_str);
+        tracing::info!(
+            manifest = self.manifest.id(),
+            date = self.manifest.date_prefix,
+            files = self.files,
+            bytes = self.bytes,
+            reason,
+            "Manifest committed."
+        );
+        metrics::counter!("penstock_flushes_total", "reason" => reason).increment(1);
+        metrics::histogram!("penstock_manifest_files").record(self.files as f64);
+        metrics::histogram!("penstock_manifest_bytes").record(self.bytes as f64);
+    }
+}

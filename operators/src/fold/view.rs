@@ -1,0 +1,434 @@
+//! The fold's memory: which files are pending, by date. A view of the table, not a log: it can be lost at any time.
+//!
+//! Two sources feed it. Changes of the shards that this process reads come in order and at once. Readings of the index
+//! come every minute, are stale, and show what other processes read too. An entry leaves by its own change, by a claim,
+//! or because a complete later reading lacks it. Pure: times come in, decisions go out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use penstock_engine::cloud::table::Key;
+
+use super::Thresholds;
+use crate::model::{Candidate, FileItem, FileState, FlushReason};
+
+/// Readings after which a claimed file's tombstone is dropped: no index lags that long.
+const TOMBSTONE_READINGS: u64 = 3;
+
+/// A pending file, as the view knows it.
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    item: FileItem,
+    /// On the fold's own clock: when it came by a change, or how long ago the index says that it became pending.
+    since: Duration,
+    /// Whether its change came to this process. Otherwise only the index tells of it.
+    by_change: bool,
+    /// The last reading that showed it.
+    reading: u64,
+}
+
+/// A set of pending files that is due.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Flush {
+    /// Their date.
+    pub date: String,
+    /// Which threshold they reached.
+    pub reason: FlushReason,
+    /// The files, oldest first.
+    pub files: Vec<FileItem>,
+}
+
+/// How much of a date is pending.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct Pending {
+    /// Files.
+    pub files: usize,
+    /// Their stored bytes.
+    pub bytes: u64,
+    /// Age of the oldest, in seconds.
+    pub oldest_secs: u64,
+}
+
+/// The view.
+#[derive(Debug, Default)]
+pub struct View {
+    dates: BTreeMap<String, DateView>,
+    /// The pending_since of files that were claimed: images that show it are stale.
+    tombstones: HashMap<Key, Tombstone>,
+    reading: u64,
+    /// Whether one reading of the index has been complete since the start.
+    has_read: bool,
+}
+
+#[derive(Debug, Default)]
+struct DateView {
+    entries: HashMap<String, Entry>,
+    /// Oldest first.
+    order: BTreeSet<(Duration, String)>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Tombstone {
+    pending_since: Option<String>,
+    reading: u64,
+}
+
+impl View {
+    /// Takes the image of a file after a change; `None` when it was deleted.
+    pub fn on_change(&mut self, key: &Key, image: Option<FileItem>, now: Duration) {
+        match image {
+            Some(item) if item.state() == Some(FileState::Pending) => self.put(item, now, true),
+            _ => self.remove(key),
+        }
+    }
+
+    /// Begins a reading of the index.
+    pub fn begin_reading(&mut self) {
+        self.reading += 1;
+    }
+
+    /// Takes an item that a reading shows as pending for `age`.
+    pub fn on_read(&mut self, item: FileItem, age: Duration, now: Duration) {
+        let reading = self.reading;
+        if let Some(known) = self.dates.get_mut(&item.date_prefix).and_then(|date| date.entries.get_mut(&item.file_key))
+        {
+            known.reading = reading;
+            // A change is never older than what the index shows of the same file.
+            if known.by_change || known.item.pending_since == item.pending_since {
+                return;
+            }
+        }
+        self.put(item, now.saturating_sub(age), false);
+    }
+
+    /// Ends a reading. Entries that only the index told of, and that a complete reading lacks, leave the view.
+    pub fn end_reading(&mut self, complete: bool) {
+        let reading = self.reading;
+        self.tombstones.retain(|_, tombstone| reading < tombstone.reading + TOMBSTONE_READINGS);
+        if !complete {
+            return;
+        }
+        self.has_read = true;
+        for date in self.dates.values_mut() {
+            let gone: Vec<String> = date
+                .entries
+                .iter()
+                .filter(|(_, entry)| !entry.by_change && entry.reading < reading)
+                .map(|(file_key, _)| file_key.clone())
+                .collect();
+            for file_key in gone {
+                date.remove(&file_key);
+            }
+        }
+        self.dates.retain(|_, date| !date.entries.is_empty());
+    }
+
+    /// A claim of the file was applied: images that show it pending since then are stale from now on.
+    pub fn on_claimed(&mut self, file: &FileItem, pending_since: Option<String>) {
+        self.remove(&file.key());
+        self.tombstones.insert(file.key(), Tombstone { pending_since, reading: self.reading });
+    }
+
+    /// A claim was refused, and showed what is true.
+    pub fn on_refused(&mut self, key: &Key, image: Option<FileItem>, now: Duration) {
+        self.on_change(key, image, now);
+    }
+
+    /// What is due by any threshold. Nothing is due by age before one reading was complete: what the view holds until
+    /// then may be the small rest of a large backlog.
+    pub fn due(&self, thresholds: &Thresholds, now: Duration) -> Vec<Flush> {
+        let flush = |(date, view): (&String, &DateView)| {
+            let (files, reason) = view.select(thresholds, now, false);
+            let oldest = view.oldest_age(thresholds, now);
+            let reason = reason.or_else(|| {
+                (self.has_read && oldest.is_some_and(|age| age >= thresholds.max_age)).then_some(FlushReason::Age)
+            })?;
+            Some(Flush { date: date.clone(), reason, files })
+        };
+        self.dates.iter().filter_map(flush).filter(|flush| !flush.files.is_empty()).collect()
+    }
+
+    /// Everything that is pending on a date, up to what fits one manifest, whatever its age.
+    pub fn manual(&self, date: &str, thresholds: &Thresholds, now: Duration) -> Option<Flush> {
+        let (files, _) = self.dates.get(date)?.select(thresholds, now, true);
+        (!files.is_empty()).then(|| Flush { date: date.to_owned(), reason: FlushReason::Manual, files })
+    }
+
+    /// How much is pending, by date.
+    pub fn pending(&self, now: Duration) -> BTreeMap<String, Pending> {
+        let pending = |view: &DateView| Pending {
+            files: view.entries.len(),
+            bytes: view.bytes,
+            oldest_secs: view.order.first().map_or(0, |(since, _)| now.saturating_sub(*since).as_secs()),
+        };
+        self.dates.iter().map(|(date, view)| (date.clone(), pending(view))).collect()
+    }
+
+    /// Files in the view.
+    pub fn len(&self) -> usize {
+        self.dates.values().map(|date| date.entries.len()).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.dates.is_empty()
+    }
+
+    fn put(&mut self, item: FileItem, since: Duration, by_change: bool) {
+        let key = item.key();
+        if let Some(tombstone) = self.tombstones.get(&key) {
+            if tombstone.pending_since == item.pending_since {
+                return;
+            }
+            self.tombstones.remove(&key);
+        }
+        let date = self.dates.entry(item.date_prefix.clone()).or_default();
+        date.remove(&item.file_key);
+        date.insert(Entry { item, since, by_change, reading: self.reading });
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some(date) = self.dates.get_mut(&key.partition) {
+            date.remove(&key.sort);
+            if date.entries.is_empty() {
+                self.dates.remove(&key.partition);
+            }
+        }
+    }
+}
+
+impl DateView {
+    fn insert(&mut self, entry: Entry) {
+        self.bytes += entry.item.size_bytes;
+        self.order.insert((entry.since, entry.item.file_key.clone()));
+        self.entries.insert(entry.item.file_key.clone(), entry);
+    }
+
+    fn remove(&mut self, file_key: &str) {
+        if let Some(entry) = self.entries.remove(file_key) {
+            self.bytes -= entry.item.size_bytes;
+            self.order.remove(&(entry.since, entry.item.file_key));
+        }
+    }
+
+    /// Oldest first, the entries that are ours to judge. One that only the index tells of may be another process's, who
+    /// will flush it sooner than we: it counts once it has been left lying for longer than a reading.
+    fn ours<'a>(&'a self, thresholds: &'a Thresholds, now: Duration, all: bool) -> impl Iterator<Item = &'a Entry> {
+        self.order
+            .iter()
+            .filter_map(|(_, file_key)| self.entries.get(file_key))
+            .filter(move |entry| all || entry.by_change || now.saturating_sub(entry.since) >= thresholds.reconcile)
+    }
+
+    /// What fits one manifest, and the threshold that it reached, if any.
+    fn select(&self, thresholds: &Thresholds, now: Duration, all: bool) -> (Vec<FileItem>, Option<FlushReason>) {
+        let (mut files, mut bytes, mut candidate_bytes) = (Vec::new(), 0_u64, 0_usize);
+        for entry in self.ours(thresholds, now, all) {
+            let next_bytes = bytes + entry.item.size_bytes;
+            if !files.is_empty() && next_bytes > thresholds.max_bytes {
+                return (files, Some(FlushReason::Bytes));
+            }
+            let next_candidate_bytes = candidate_bytes + candidate_size(&entry.item);
+            if !files.is_empty() && next_candidate_bytes > thresholds.max_candidate_bytes {
+                return (files, Some(FlushReason::ItemSize));
+            }
+            files.push(entry.item.clone());
+            (bytes, candidate_bytes) = (next_bytes, next_candidate_bytes);
+            if files.len() >= thresholds.max_files {
+                return (files, Some(FlushReason::Files));
+            }
+        }
+        let reason = (bytes >= thresholds.max_bytes).then_some(FlushReason::Bytes);
+        (files, reason)
+    }
+
+    /// The greatest age of an entry; the grace of one that only the index tells of doesn't count.
+    fn oldest_age(&self, thresholds: &Thresholds, now: Duration) -> Option<Duration> {
+        let oldest = |by_change: bool, grace: Duration| {
+            let entries = self.order.iter().filter_map(|(_, file_key)| self.entries.get(file_key));
+            let mut entries = entries.filter(|entry| entry.by_change == by_change);
+            entries.next().and_then(|entry| now.saturating_sub(entry.since).checked_sub(grace))
+        };
+        oldest(true, Duration::ZERO).max(oldest(false, thresholds.reconcile))
+    }
+}
+
+/// Bytes of a candidate in the manifest's item, at most.
+fn candidate_size(item: &FileItem) -> usize {
+    let text = |value: &Option<String>| value.as_ref().map_or(0, String::len);
+    item.file_key.len() + text(&item.etag) + text(&item.pending_since) + 64
+}
+
+impl From<&FileItem> for Candidate {
+    fn from(item: &FileItem) -> Self {
+        Self { file_key: item.file_key.clone(), etag: item.etag.clone(), pending_since: item.pending_since.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn thresholds() -> Thresholds {
+        Thresholds {
+            max_files: 3,
+            max_bytes: 100,
+            max_age: 10 * SECOND,
+            reconcile: 60 * SECOND,
+            max_candidate_bytes: 1000,
+        }
+    }
+
+    fn file(key: &str, size_bytes: u64, pending_since: &str) -> FileItem {
+        FileItem {
+            date_prefix: "2026-02-01".to_owned(),
+            file_key: key.to_owned(),
+            status: FileState::Pending.status(1),
+            file_path: format!("s3://b/{key}"),
+            size_bytes,
+            etag: Some("e".to_owned()),
+            sequencer: None,
+            version_id: None,
+            shard_id: 1,
+            created_at: String::new(),
+            pending_since: Some(pending_since.to_owned()),
+            updated_at: None,
+            manifest_path: None,
+            rows: None,
+            rejected_rows: None,
+            error_message: None,
+        }
+    }
+
+    fn seen(view: &mut View, key: &str, size_bytes: u64, now: Duration) {
+        let item = file(key, size_bytes, "t0");
+        view.on_change(&item.key(), Some(item), now);
+    }
+
+    fn reasons(view: &View, now: Duration) -> Vec<(FlushReason, usize)> {
+        view.due(&thresholds(), now).into_iter().map(|flush| (flush.reason, flush.files.len())).collect()
+    }
+
+    #[test]
+    fn each_threshold_flushes_with_its_reason() {
+        let mut view = View::default();
+        view.begin_reading();
+        view.end_reading(true);
+        seen(&mut view, "a", 40, SECOND);
+        assert_eq!(reasons(&view, 2 * SECOND), []);
+        assert_eq!(reasons(&view, 11 * SECOND), [(FlushReason::Age, 1)]);
+        seen(&mut view, "b", 50, 2 * SECOND);
+        seen(&mut view, "c", 20, 3 * SECOND);
+        assert_eq!(reasons(&view, 4 * SECOND), [(FlushReason::Bytes, 2)]);
+        seen(&mut view, "b", 1, 2 * SECOND);
+        assert_eq!(reasons(&view, 4 * SECOND), [(FlushReason::Files, 3)]);
+    }
+
+    #[test]
+    fn a_file_above_max_bytes_is_a_manifest_by_itself() {
+        let mut view = View::default();
+        seen(&mut view, "big", 1000, SECOND);
+        assert_eq!(reasons(&view, SECOND), [(FlushReason::Bytes, 1)]);
+        seen(&mut view, "small", 1, 2 * SECOND);
+        assert_eq!(reasons(&view, 2 * SECOND), [(FlushReason::Bytes, 1)]);
+    }
+
+    #[test]
+    fn the_list_of_candidates_never_outgrows_its_item() {
+        let mut view = View::default();
+        for key in ["a", "b"] {
+            seen(&mut view, &key.repeat(600), 1, SECOND);
+        }
+        assert_eq!(reasons(&view, SECOND), [(FlushReason::ItemSize, 1)]);
+    }
+
+    #[test]
+    fn nothing_is_flushed_by_age_before_the_first_reading() {
+        let mut view = View::default();
+        seen(&mut view, "a", 1, Duration::ZERO);
+        assert_eq!(reasons(&view, 100 * SECOND), []);
+        view.begin_reading();
+        view.end_reading(false);
+        assert_eq!(reasons(&view, 100 * SECOND), [], "an incomplete reading counts for nothing");
+        view.begin_reading();
+        view.end_reading(true);
+        assert_eq!(reasons(&view, 100 * SECOND), [(FlushReason::Age, 1)]);
+    }
+
+    #[test]
+    fn a_tombstone_hides_only_images_of_the_claimed_pending_since_and_only_for_three_readings() {
+        let mut view = View::default();
+        seen(&mut view, "a", 1, SECOND);
+        view.on_claimed(&file("a", 1, "t0"), Some("t0".to_owned()));
+        for _ in 0..TOMBSTONE_READINGS {
+            view.begin_reading();
+            view.on_read(file("a", 1, "t0"), SECOND, 2 * SECOND);
+            assert!(view.is_empty(), "a stale image came back");
+            view.end_reading(true);
+        }
+        view.begin_reading();
+        view.on_read(file("a", 1, "t0"), SECOND, 2 * SECOND);
+        assert_eq!(view.len(), 1, "the tombstone outlived its readings");
+        view.on_claimed(&file("a", 1, "t0"), Some("t0".to_owned()));
+        view.on_read(file("a", 1, "t1"), SECOND, 2 * SECOND);
+        assert_eq!(view.len(), 1, "a file that a person set back to pending must join");
+    }
+
+    #[test]
+    fn what_only_the_index_tells_of_is_left_to_others_for_a_while() {
+        let mut view = View::default();
+        view.begin_reading();
+        for key in ["a", "b", "c"] {
+            view.on_read(file(key, 1, "t0"), SECOND, 100 * SECOND);
+        }
+        view.end_reading(true);
+        assert_eq!(reasons(&view, 100 * SECOND), []);
+        assert_eq!(reasons(&view, 160 * SECOND), [(FlushReason::Files, 3)]);
+        assert_eq!(view.manual("2026-02-01", &thresholds(), 100 * SECOND).unwrap().files.len(), 3);
+        view.begin_reading();
+        view.end_reading(true);
+        assert!(view.is_empty(), "a complete reading that lacks them removes them");
+    }
+
+    proptest! {
+        /// Whatever changes, readings and claims come, totals agree with entries, and a claimed file is never offered
+        /// again with the same pending_since while its tombstone stands.
+        #[test]
+        fn i2_totals_agree_and_claimed_files_are_not_offered(steps in prop::collection::vec((0_u8..6, 0_u8..4, 0_u64..60), 1..60)) {
+            let mut view = View::default();
+            let mut claimed: BTreeMap<String, u64> = BTreeMap::new();
+            for (at, (step, key, size)) in steps.into_iter().enumerate() {
+                let (now, key) = (SECOND * at as u32, format!("f{key}"));
+                let item = file(&key, size, "t0");
+                match step {
+                    0 => view.on_change(&item.key(), Some(item), now),
+                    1 => view.on_change(&item.key(), None, now),
+                    2 => view.on_read(item, SECOND, now),
+                    3 => { view.begin_reading(); }
+                    4 => view.end_reading(size % 2 == 0),
+                    _ => {
+                        claimed.insert(key.clone(), view.reading);
+                        view.on_claimed(&item, item.pending_since.clone());
+                    }
+                }
+                for (date, view) in &view.dates {
+                    prop_assert_eq!(view.entries.len(), view.order.len(), "{}", date);
+                    prop_assert_eq!(view.bytes, view.entries.values().map(|entry| entry.item.size_bytes).sum::<u64>());
+                }
+                for flush in view.due(&thresholds(), now) {
+                    for file in flush.files {
+                        let fresh = claimed.get(&file.file_key).is_some_and(|reading| view.reading < reading + TOMBSTONE_READINGS);
+                        prop_assert!(!fresh, "{} was claimed and is offered again", file.file_key);
+                    }
+                }
+            }
+        }
+    }
+}

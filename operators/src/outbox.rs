@@ -1,0 +1,153 @@
+//! The outbox: events about manifests that the bus hasn't accepted yet.
+//!
+//! A committed manifest without `announced_at`, and a failed one without `alerted_at`, *is* the outbox. `announce` and
+//! `alert` publish at the change; what they leave, because the breaker is open or a process died, the sweep publishes.
+
+use std::{sync::Arc, time::Duration};
+
+use penstock_engine::{
+    breaker::Breaker,
+    cloud::{
+        EventBus, Table,
+        event_bus::Event,
+        limits::EVENTS_PER_PUT,
+        table::{Carried, Condition, Write, carry_out},
+    },
+    operator::OperatorError,
+    time::{Clock, format_time},
+};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::model::{
+    FILES_FAILED, MANIFEST_FAILED, MANIFEST_READY, ManifestFailed, ManifestItem, ManifestReady, ManifestState,
+    SCHEMA_VERSION, SOURCE, attribute,
+};
+
+/// Failures in a row that open the breaker, and how long it stays open.
+const BREAKER: (u32, Duration) = (3, Duration::from_secs(30));
+
+/// Publishes events about manifests and marks them as published.
+pub struct Outbox {
+    table: Arc<dyn Table>,
+    bus: Arc<dyn EventBus>,
+    breaker: Breaker,
+    clock: Clock,
+}
+
+/// An event that a manifest owes the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owed {
+    /// ManifestReady.
+    Announcement,
+    /// ManifestFailed or FilesFailed.
+    Alert,
+}
+
+impl Owed {
+    /// The attribute that says that it was published.
+    fn mark(self) -> &'static str {
+        match self {
+            Self::Announcement => "announced_at",
+            Self::Alert => "alerted_at",
+        }
+    }
+}
+
+/// What a manifest owes, by its item alone.
+pub fn owed(manifest: &ManifestItem) -> Option<Owed> {
+    let has_failures = manifest.status == ManifestState::Failed
+        || (manifest.status == ManifestState::Completed && manifest.failed_files.unwrap_or_default() > 0);
+    if manifest.status == ManifestState::Pending && manifest.announced_at.is_none() && manifest.retry_at.is_none() {
+        Some(Owed::Announcement)
+    } else if has_failures && manifest.alerted_at.is_none() {
+        Some(Owed::Alert)
+    } else {
+        None
+    }
+}
+
+impl Outbox {
+    /// An outbox on this table and bus.
+    pub fn new(table: Arc<dyn Table>, bus: Arc<dyn EventBus>, clock: Clock) -> Self {
+        Self { table, bus, breaker: Breaker::new(BREAKER.0, BREAKER.1), clock }
+    }
+
+    /// Publishes what these manifests owe. Returns how many were published; with the breaker open that is none, and no
+    /// error: the items say what is still owed.
+    pub async fn publish(&mut self, manifests: &[(ManifestItem, Owed)]) -> Result<usize, OperatorError> {
+        let mut published = 0;
+        for batch in manifests.chunks(EVENTS_PER_PUT) {
+            let events =
+                batch.iter().map(|(manifest, owed)| self.event(manifest, *owed)).collect::<Result<Vec<_>, _>>()?;
+            if !self.breaker.allow(Instant::now()) {
+                tracing::warn!(bus = self.bus.name(), events = events.len(), "Breaker open; left to the sweep.");
+                metrics::counter!("penstock_events_deferred_total").increment(events.len() as u64);
+                return Ok(published);
+            }
+            let put = self.bus.put(&events).await;
+            let failure = match &put {
+                Err(error) => Some(error.to_string()),
+                Ok(results) => results.iter().find_map(|result| result.as_ref().err().map(ToString::to_string)),
+            };
+            self.breaker.record(failure.is_none(), Instant::now());
+            metrics::gauge!("penstock_breaker_state", "endpoint" => self.bus.name().to_owned())
+                .set(self.breaker.state().as_number());
+            for ((manifest, owed), _) in batch.iter().zip(put.unwrap_or_default()).filter(|(_, result)| result.is_ok())
+            {
+                self.mark(manifest, *owed).await?;
+                published += 1;
+            }
+            if let Some(failure) = failure {
+                metrics::counter!("penstock_events_failed_total").increment(1);
+                return Err(OperatorError::transient(format!("bus {} refused an event: {failure}", self.bus.name())));
+            }
+        }
+        Ok(published)
+    }
+
+    fn event(&self, manifest: &ManifestItem, owed: Owed) -> Result<Event, OperatorError> {
+        let now = self.clock.now();
+        let (detail_type, detail) = match owed {
+            Owed::Announcement => (MANIFEST_READY, to_json(&ManifestReady::of(manifest, format_time(now)))?),
+            Owed::Alert => {
+                let whole = manifest.status == ManifestState::Failed;
+                let failed = ManifestFailed {
+                    manifest_path: manifest.manifest_path.clone(),
+                    date_prefix: manifest.date_prefix.clone(),
+                    file_key: manifest.file_key.clone(),
+                    manifest_id: manifest.id().to_owned(),
+                    file_count: manifest.file_count,
+                    failed_files: if whole { manifest.file_count } else { manifest.failed_files.unwrap_or_default() },
+                    attempts: manifest.attempt,
+                    error: manifest.error_message.clone().unwrap_or_default(),
+                    timestamp: format_time(now),
+                    schema_version: SCHEMA_VERSION,
+                };
+                (if whole { MANIFEST_FAILED } else { FILES_FAILED }, to_json(&failed)?)
+            }
+        };
+        Ok(Event { source: SOURCE.to_owned(), detail_type: detail_type.to_owned(), detail, time: now })
+    }
+
+    async fn mark(&self, manifest: &ManifestItem, owed: Owed) -> Result<(), OperatorError> {
+        // The from-state is any in which the event can have been owed; a worker may have been quicker than this mark.
+        let states =
+            [ManifestState::Pending, ManifestState::Processing, ManifestState::Completed, ManifestState::Failed];
+        let condition = Condition::absent(owed.mark())
+            .and(Condition::one_of(attribute::STATUS, states.map(|state| state.as_str().to_owned())));
+        let write = Write::update(manifest.key(), condition).set(owed.mark(), format_time(self.clock.now()));
+        match carry_out(&*self.table, &write).await? {
+            Carried::Applied(_) => tracing::info!(manifest = manifest.id(), event = owed.mark(), "Event published."),
+            Carried::Refused(_) => {
+                tracing::info!(manifest = manifest.id(), event = owed.mark(), "Event published a second time.");
+                metrics::counter!("penstock_events_repeated_total").increment(1);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn to_json(detail: &impl Serialize) -> Result<serde_json::Value, OperatorError> {
+    serde_json::to_value(detail).map_err(|error| OperatorError::permanent(format!("event can't be written: {error}")))
+}

@@ -1,0 +1,177 @@
+//! From a pipeline's YAML to a checked plan.
+//!
+//! The file is parsed into a tree that knows where each key and value stands, variables are put into its text values,
+//! types read it, and the graph and the rules between its parts are checked. What comes out can be run; what is wrong is
+//! told all at once, each with its line, its path and what to do.
+
+mod document;
+mod interpolate;
+mod report;
+mod rules;
+mod schema;
+mod tree;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::Read,
+    path::{Path as FilePath, PathBuf},
+    time::Duration,
+};
+
+use penstock_engine::{
+    cloud::resources::{Naming, Resources},
+    graph::{Fault, Graph, Path, Problem, Registry, Severity, check},
+};
+use sha2::{Digest, Sha256};
+
+use document::Document;
+pub use interpolate::Env;
+pub use report::{Excerpt, LoadErrors, Report};
+pub use schema::schema;
+use tree::{MAX_FILE_BYTES, Tree};
+
+/// A pipeline that can run.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// Its name.
+    pub name: String,
+    /// The environment.
+    pub env: String,
+    /// The account's id.
+    pub account: String,
+    /// How its resources are named.
+    pub naming: Naming,
+    /// Its resources.
+    pub resources: Resources,
+    /// The operators of each service, by their ids; empty if one process runs all.
+    pub services: BTreeMap<String, Vec<String>>,
+    /// How long a graceful stop may take.
+    pub shutdown_limit: Duration,
+    /// Its operators.
+    pub graph: Graph,
+    /// The file.
+    pub path: PathBuf,
+    /// SHA-256 of the file, in hex.
+    pub digest: String,
+    /// What somebody should look at.
+    pub warnings: Vec<Report>,
+}
+
+/// Loads a pipeline's file. The error holds all that is wrong with it.
+pub fn load(path: &FilePath, env: Env<'_>, registry: &Registry) -> Result<Pipeline, LoadErrors> {
+    match read_file(path) {
+        Ok(text) => load_text(path, &text, env, registry),
+        Err(report) => Err(LoadErrors { file: path.to_owned(), reports: vec![report] }),
+    }
+}
+
+fn read_file(path: &FilePath) -> Result<String, Report> {
+    let unreadable = |error: std::io::Error| Report::whole_file("unreadable", format!("it can't be read: {error}"));
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        let message = format!("it is larger than {MAX_FILE_BYTES} bytes: no pipeline is");
+        return Err(Report::whole_file("too_large", message));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let before = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count() + 1;
+        Report::whole_file("not_utf8", format!("it is not UTF-8, in line {line}"))
+    })
+}
+
+/// Loads a pipeline from the text of its file; `path` is what messages call it.
+pub fn load_text(path: &FilePath, text: &str, env: Env<'_>, registry: &Registry) -> Result<Pipeline, LoadErrors> {
+    let fail = |mut reports: Vec<Report>| {
+        reports.sort_by_key(|report| (report.line, report.column));
+        LoadErrors { file: path.to_owned(), reports }
+    };
+    let digest = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut tree = Tree::parse(text).map_err(|errors| {
+        fail(errors.into_iter().map(|error| report(text, error.place, "syntax", Path::root(), error.message)).collect())
+    })?;
+
+    let mut found = Found::default();
+    let mut refused = Vec::new();
+    tree.for_each_leaf(&Path::root(), &mut |path, leaf| {
+        if let Err(message) = interpolate::interpolate_leaf(leaf, env) {
+            refused.push(Problem::value(path.clone(), Fault::Invalid(message)));
+        }
+    });
+    found.add(refused);
+    let (document, problems) = Document::read(&tree);
+    found.add(problems);
+    let Some(document) = document else { return Err(fail(found.reports(text, &tree))) };
+    let (operators, problems) = document.operators(&tree.spellings());
+    found.add(problems);
+    found.add(rules::broken_rules(&document, &operators));
+    let graph = match check(&operators, &document.resources, registry) {
+        Ok(plan) => {
+            found.add(plan.warnings);
+            plan.graph
+        }
+        Err(problems) => {
+            found.add(problems);
+            return Err(fail(found.reports(text, &tree)));
+        }
+    };
+    let warnings = found.reports(text, &tree);
+    if warnings.iter().any(|report| report.severity == Severity::Error) {
+        return Err(fail(warnings));
+    }
+    let Document { pipeline: name, env, account, resources, services, shutdown_limit, .. } = document;
+    let naming = Naming { pipeline: name.clone(), env: env.clone(), account: account.clone() };
+    let path = path.to_owned();
+    Ok(Pipeline { name, env, account, naming, resources, services, shutdown_limit, graph, path, digest, warnings })
+}
+
+/// What was found so far. What a later step says about a place that an earlier one refused is no news.
+#[derive(Default)]
+struct Found {
+    problems: Vec<Problem>,
+    refused: BTreeSet<Path>,
+}
+
+impl Found {
+    fn add(&mut self, problems: Vec<Problem>) {
+        let news: Vec<_> = problems.into_iter().filter(|problem| !self.refused.contains(&problem.path)).collect();
+        let errors = news.iter().filter(|problem| problem.severity() == Severity::Error);
+        self.refused.extend(errors.map(|problem| problem.path.clone()));
+        self.problems.extend(news);
+    }
+
+    fn reports(&self, text: &str, tree: &Tree) -> Vec<Report> {
+        let one = |problem: &Problem| Report {
+            severity: problem.severity(),
+            ..report(
+                text,
+                tree.place(&problem.path, problem.part),
+                problem.fault.code(),
+                problem.path.clone(),
+                problem.fault.to_string(),
+            )
+        };
+        self.problems.iter().map(one).collect()
+    }
+}
+
+fn report(text: &str, place: tree::Place, code: &'static str, path: Path, message: String) -> Report {
+    let known = place.line > 0;
+    Report {
+        severity: Severity::Error,
+        code,
+        line: known.then_some(place.line),
+        column: known.then_some(place.column),
+        path: path.to_string(),
+        message,
+        excerpt: Excerpt::new(text, place),
+    }
+}
+
+#[cfg(test)]
+mod fakes;
+#[cfg(test)]
+mod tests;
