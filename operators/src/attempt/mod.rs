@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use object_store::{ObjectStoreExt, PutMode, path::Path};
+use object_store::{PutMode, path::Path};
 use penstock_engine::{
     cloud::{
         Bucket, CloudError, Table,

@@ -2,7 +2,6 @@
 
 mod delivery;
 mod durability;
-mod throughput;
 mod time;
 
 use std::{
