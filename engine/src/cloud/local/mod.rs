@@ -103,6 +103,7 @@ impl Store {
 struct Signals {
     changed: watch::Sender<u64>,
     queues: BTreeMap<i64, Notify>,
+    /// For a queue that is no longer declared, where nobody waits.
     no_queue: Notify,
 }
 
@@ -207,8 +208,8 @@ impl LocalCloud {
         &self.store.dir
     }
 
-    /// Tells the number of the newest change of any table, so that readers in this process need not poll: wait for it to
-    /// change, then read. It starts at 0 when the cloud is opened and may be behind by what was not yet answered.
+    /// Tells the number of the newest change of any table, so that readers in this process need not poll: wait for it
+    /// to change, then read. It starts at 0 when the cloud is opened; what it tells is durable.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.store.signals.changed.subscribe()
     }

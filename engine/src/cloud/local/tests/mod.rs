@@ -2,6 +2,7 @@
 
 mod delivery;
 mod durability;
+mod throughput;
 mod time;
 
 use std::{
