@@ -10,6 +10,7 @@ mod bus;
 mod control;
 mod db;
 mod definition;
+pub mod folder_watch;
 mod items;
 mod log;
 mod owner;

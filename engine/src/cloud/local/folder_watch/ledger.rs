@@ -10,10 +10,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use crate::cloud::{
     CloudError, ErrorKind, Result,
-    local::{
-        bucket::Stamp,
-        db::{Db, sqlite},
-    },
+    local::{bucket::Stamp, db::Db},
 };
 
 /// What is known of an object that has landed.
@@ -103,58 +100,52 @@ impl SqliteLedger {
 #[async_trait]
 impl Ledger for SqliteLedger {
     async fn get(&self, key: &str) -> Result<Option<Landed>> {
+        let operation = format!("look at s3://{}/{key} in the ledger", self.bucket);
         let (bucket, key) = (self.bucket.clone(), key.to_owned());
         let columns = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?));
-        let found = self.db.read("look into the ledger", move |connection| {
-            connection
-                .prepare_cached("SELECT stamp, etag, sequencer FROM landed WHERE bucket = ?1 AND key = ?2")
-                .and_then(|mut select| select.query_row(params![bucket, key], columns).optional())
-                .map_err(|error| sqlite("look into the ledger", error))
+        let found = self.db.read(operation.as_str(), move |connection| {
+            let text = "SELECT stamp, etag, sequencer FROM landed WHERE bucket = ?1 AND key = ?2";
+            Ok(connection.prepare_cached(text)?.query_row(params![bucket, key], columns).optional()?)
         });
         let Some((stamp, etag, sequencer)) = found.await? else { return Ok(None) };
         let stamp = stamp
             .parse()
-            .map_err(|message: String| CloudError::new(ErrorKind::Unavailable, "look into the ledger", message))?;
+            .map_err(|message: String| CloudError::new(ErrorKind::Unavailable, operation.as_str(), message))?;
         Ok(Some(Landed { stamp, etag, sequencer }))
     }
 
     async fn record(&self, key: &str, landed: &Landed) -> Result<()> {
+        let operation = format!("record of s3://{}/{key} in the ledger", self.bucket);
         let (bucket, key, landed) = (self.bucket.clone(), key.to_owned(), landed.clone());
-        let write = self.db.write("record in the ledger", move |connection| {
-            connection
-                .prepare_cached("INSERT OR REPLACE INTO landed VALUES (?1, ?2, ?3, ?4, ?5)")
-                .and_then(|mut insert| {
-                    insert.execute(params![bucket, key, landed.stamp.to_string(), landed.etag, landed.sequencer])
-                })
-                .map_err(|error| sqlite("record in the ledger", error))
+        let write = self.db.write(operation, move |connection| {
+            let text = "INSERT OR REPLACE INTO landed VALUES (?1, ?2, ?3, ?4, ?5)";
+            let Landed { stamp, etag, sequencer } = landed;
+            Ok(connection.prepare_cached(text)?.execute(params![bucket, key, stamp.to_string(), etag, sequencer])?)
         });
         write.await.map(|_| ())
     }
 
     async fn forget(&self, key: &str) -> Result<()> {
+        let operation = format!("removal of s3://{}/{key} from the ledger", self.bucket);
         let (bucket, key) = (self.bucket.clone(), key.to_owned());
-        let write = self.db.write("removal from the ledger", move |connection| {
-            connection
-                .prepare_cached("DELETE FROM landed WHERE bucket = ?1 AND key = ?2")
-                .and_then(|mut delete| delete.execute(params![bucket, key]))
-                .map_err(|error| sqlite("removal from the ledger", error))
+        let write = self.db.write(operation, move |connection| {
+            let text = "DELETE FROM landed WHERE bucket = ?1 AND key = ?2";
+            Ok(connection.prepare_cached(text)?.execute(params![bucket, key])?)
         });
         write.await.map(|_| ())
     }
 
     async fn keys(&self, after: &str, limit: usize) -> Result<Vec<String>> {
+        let operation = format!("listing of the ledger of {}", self.bucket);
         let (bucket, after) = (self.bucket.clone(), after.to_owned());
-        self.db
-            .read("listing of the ledger", move |connection| {
-                connection
-                    .prepare_cached("SELECT key FROM landed WHERE bucket = ?1 AND key > ?2 ORDER BY key LIMIT ?3")
-                    .and_then(|mut select| {
-                        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-                        select.query_map(params![bucket, after, limit], |row| row.get(0))?.collect()
-                    })
-                    .map_err(|error| sqlite("listing of the ledger", error))
-            })
-            .await
+        let read = self.db.read(operation, move |connection| {
+            let text = "SELECT key FROM landed WHERE bucket = ?1 AND key > ?2 ORDER BY key LIMIT ?3";
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let mut select = connection.prepare_cached(text)?;
+            let keys = select.query_map(params![bucket, after, limit], |row| row.get(0))?;
+            Ok(keys.collect::<rusqlite::Result<_>>()?)
+        });
+        read.await
     }
 }
 
@@ -165,7 +156,8 @@ mod tests {
     #[tokio::test]
     async fn ledgers_remember_until_told_to_forget() {
         let dir = tempfile::tempdir().unwrap();
-        let db = Db::open(&dir.path().join("db"), SqliteLedger::SCHEMA).unwrap();
+        let make = |connection: &rusqlite::Connection| Ok(connection.execute_batch(SqliteLedger::SCHEMA)?);
+        let (db, ()) = Db::open(&dir.path().join("db"), make).unwrap();
         SqliteLedger::new(db.clone(), "other").record("a", &landed(9)).await.unwrap();
         let ledgers: [Box<dyn Ledger>; 2] = [Box::new(SqliteLedger::new(db, "bucket")), Box::<MemoryLedger>::default()];
         for ledger in ledgers {
