@@ -25,7 +25,11 @@ pub struct Landing {
 
 /// The files that a pattern names, with their keys below `prefix`. A folder stands for all that is in it.
 pub fn find(pattern: &str, prefix: &str) -> anyhow::Result<Vec<Landing>> {
-    let pattern = if Path::new(pattern).is_dir() { format!("{}/**/*", pattern.trim_end_matches('/')) } else { pattern.to_owned() };
+    let pattern = if Path::new(pattern).is_dir() {
+        format!("{}/**/*", pattern.trim_end_matches('/'))
+    } else {
+        pattern.to_owned()
+    };
     let base = fixed_base(&pattern);
     let mut found = Vec::new();
     for path in glob::glob(&pattern).with_context(|| format!("`{pattern}` is no pattern of files"))? {
@@ -98,7 +102,12 @@ mod tests {
         let today = Utc::now().format("%Y-%m-%d").to_string();
         assert_eq!(keys, ["in/a/2026-02-01/x.ndjson".to_owned(), format!("in/{today}/a/y.ndjson")]);
         assert_eq!(find(&dir.path().display().to_string(), "in/").unwrap().len(), 3);
-        assert!(find(&format!("{}/*.parquet", dir.path().display()), "in/").unwrap_err().to_string().starts_with("no file matches"));
+        assert!(
+            find(&format!("{}/*.parquet", dir.path().display()), "in/")
+                .unwrap_err()
+                .to_string()
+                .starts_with("no file matches")
+        );
     }
 
     #[test]
@@ -109,6 +118,10 @@ mod tests {
         let landing = Landing { file, key: "in/2026-02-01/f.ndjson".to_owned(), size_bytes: 3 };
         land(&landing, &dir.path().join("bucket")).unwrap();
         assert_eq!(fs::read(dir.path().join("bucket/in/2026-02-01/f.ndjson")).unwrap(), b"{}\n");
-        assert_eq!(fs::read_dir(dir.path().join("bucket/in/2026-02-01")).unwrap().count(), 1, "the copy was left behind");
+        assert_eq!(
+            fs::read_dir(dir.path().join("bucket/in/2026-02-01")).unwrap().count(),
+            1,
+            "the copy was left behind"
+        );
     }
 }

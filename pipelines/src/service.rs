@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use penstock_engine::{
     cloud::{
         Cloud,
-        local::{LocalCloud, LocalOptions, watch::WatchHandle},
+        local::{LocalCloud, LocalOptions, folder_watch::WatchHandle},
     },
     graph::{Graph, Registry},
     operator::{Command, Context},
@@ -141,9 +141,5 @@ fn chosen(pipeline: &Pipeline, service: Option<&str>) -> anyhow::Result<Graph> {
         let names: Vec<&str> = pipeline.services.keys().map(String::as_str).collect();
         bail!("{} has no service `{name}`; it has: {}", pipeline.path.display(), names.join(", "));
     };
-    let ids = ids.iter().map(String::as_str).collect();
-    pipeline.graph.subset(&ids).map_err(|problems| {
-        let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("service `{name}` can't run by itself: {}", texts.join("; "))
-    })
+    pipeline.graph.subset(ids).with_context(|| format!("service `{name}` can't run by itself"))
 }

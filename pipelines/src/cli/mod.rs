@@ -3,14 +3,22 @@
 //! Each command is a module with its arguments and a `run`; [`App`] holds what all need, runs one and turns what it
 //! returns into an exit code. What a command is asked for goes to stdout, all else to stderr.
 
+mod convert;
+mod demo;
 mod graph;
+mod land;
 mod logging;
+mod progress;
+mod run;
 mod schema;
+mod status;
+mod summary;
 mod validate;
 
 use std::{
     io::{self, IsTerminal, Write},
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::{Parser, Subcommand};
@@ -34,6 +42,11 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Arguments),
+    Demo(demo::Arguments),
+    Land(land::Arguments),
+    Convert(convert::Arguments),
+    Status(status::Arguments),
     Validate(validate::Arguments),
     Graph(graph::Arguments),
     Schema(schema::Arguments),
@@ -46,19 +59,23 @@ pub enum Exit {
     Ok,
     /// It failed.
     Failed,
+    /// It did all it could, but some files or manifests failed.
+    Troubled,
     /// A pipeline's file is wrong. The code is that of sysexits' EX_CONFIG.
     Config,
 }
 
 impl Exit {
     /// The codes as `--help` tells them. Clap itself exits with 2.
-    const HELP: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 78 a pipeline's file is wrong";
+    const HELP: &str =
+        "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but files failed; 78 a pipeline's file is wrong";
 
     /// The process's exit code.
     pub fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
             Self::Failed => 1,
+            Self::Troubled => 3,
             Self::Config => 78,
         }
     }
@@ -73,7 +90,7 @@ impl From<Exit> for ExitCode {
 /// What the commands share.
 pub struct App {
     /// The types of operator.
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
     /// The variables of the environment.
     pub env: Box<dyn Fn(&str) -> Option<String>>,
     /// Whether stdout shows colours.
@@ -84,7 +101,7 @@ impl App {
     /// The app of this process.
     pub fn new(registry: Registry) -> Self {
         let env = Box::new(|name: &str| std::env::var(name).ok());
-        Self { registry, env, colours: shows_colours(&io::stdout()) }
+        Self { registry: Arc::new(registry), env, colours: shows_colours(&io::stdout()) }
     }
 
     /// Runs a command and tells what went wrong.
@@ -99,6 +116,11 @@ impl App {
 
     fn dispatch(&self, cli: &Cli, out: &mut dyn Write) -> anyhow::Result<Exit> {
         match &cli.command {
+            Command::Run(arguments) => run::run(self, arguments, out),
+            Command::Demo(arguments) => demo::run(self, arguments, out),
+            Command::Land(arguments) => land::run(self, arguments, out),
+            Command::Convert(arguments) => convert::run(arguments, out),
+            Command::Status(arguments) => status::run(self, arguments, out),
             Command::Validate(arguments) => validate::run(self, arguments, out),
             Command::Graph(arguments) => graph::run(self, arguments, out),
             Command::Schema(arguments) => schema::run(self, arguments, out),

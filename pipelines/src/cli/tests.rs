@@ -31,7 +31,7 @@ impl Files {
 }
 
 fn run(arguments: &[&str]) -> (anyhow::Result<Exit>, String) {
-    let app = App { registry: registry(), env: Box::new(|_| None), colours: false };
+    let app = App { registry: registry().into(), env: Box::new(|_| None), colours: false };
     let cli = Cli::try_parse_from(["penstock"].iter().chain(arguments)).unwrap();
     let mut out = Vec::new();
     let exit = app.dispatch(&cli, &mut out);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::json;
 
-use super::{items, log, watch::SqliteLedger};
+use super::{folder_watch::SqliteLedger, items, log};
 use crate::cloud::{
     CloudError, ErrorKind, Result,
     resources::{KeyType, Naming, QueueSpec, Resources, TableSpec},

@@ -10,6 +10,7 @@ mod bus;
 mod control;
 mod db;
 mod definition;
+pub mod folder_watch;
 mod items;
 mod log;
 mod owner;
@@ -18,7 +19,6 @@ mod reaper;
 mod stream;
 mod table;
 mod value;
-pub mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, OnceCell, futures::Notified, watch as tokio_watch};
+use tokio::sync::{Notify, OnceCell, futures::Notified, watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::{
@@ -36,12 +36,12 @@ use self::{
     bus::{BusDef, LocalBus},
     db::Db,
     definition::{QueueDef, TableDef},
+    folder_watch::{SqliteLedger, Watch, WatchHandle},
     log::Log,
     owner::Lock,
     queue::LocalQueue,
     stream::LocalStream,
     table::LocalTable,
-    watch::{SqliteLedger, Watch, WatchHandle},
 };
 pub use self::{
     control::Trim,
@@ -104,7 +104,7 @@ impl Store {
 
 /// Who waits, and for what. Only within this process.
 struct Signals {
-    changed: tokio_watch::Sender<u64>,
+    changed: watch::Sender<u64>,
     queues: BTreeMap<i64, Notify>,
     /// For a queue that is no longer declared, where nobody waits.
     no_queue: Notify,
@@ -199,7 +199,7 @@ impl LocalCloud {
     ) -> Result<Self> {
         let queues: BTreeMap<_, _> = queues.into_iter().map(|(name, def)| (name, Arc::new(def))).collect();
         let signals = Signals {
-            changed: tokio_watch::Sender::new(0),
+            changed: watch::Sender::new(0),
             queues: queues.values().map(|def| (def.id, Notify::new())).collect(),
             no_queue: Notify::new(),
         };
@@ -229,7 +229,7 @@ impl LocalCloud {
 
     /// Tells the number of the newest change of any table, so that readers in this process need not poll: wait for it
     /// to change, then read. It starts at 0 when the cloud is opened; what it tells is durable.
-    pub fn changed(&self) -> tokio_watch::Receiver<u64> {
+    pub fn changed(&self) -> watch::Receiver<u64> {
         self.store.signals.changed.subscribe()
     }
 
