@@ -16,13 +16,14 @@ pub mod settle;
 pub mod sweep;
 pub mod track;
 
-use penstock_engine::{graph::Registry, queue_source::QueueOptions};
+use penstock_engine::{graph::Registry, queue_source::QueueOptions, streams::ChangeStreamOptions};
 
 /// Every type of operator that a pipeline may name.
 pub fn registry() -> Registry {
     let mut registry = Registry::default();
     registry
         .add::<QueueOptions>()
+        .add::<ChangeStreamOptions>()
         .add::<landing::LandingOptions>()
         .add::<admit::AdmitOptions>()
         .add::<track::TrackOptions>()

@@ -1,13 +1,16 @@
 //! What an item says of its lease, and what an observer may conclude from it. No I/O, no clock.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use serde_dynamo::{AttributeValue, Item};
 use tokio::time::Instant;
 
 use crate::cloud::{
     CloudError, ErrorKind, Result,
-    table::{Condition, Key, Write},
+    table::{Condition, Key, KeyNames, Write},
 };
 
 /// Who holds it, for people; judged by nobody.
@@ -99,6 +102,13 @@ pub fn acquisition(key: &Key, seen: Option<&Holding>, before: Option<&Item>, own
         .set(TOKEN, token)
         .set_number(COUNTER, counter)
         .set_number(SCHEMA_VERSION, PRESENT_SCHEMA)
+}
+
+/// The write that makes the item of a lease which nobody holds yet, for what its first holder needs to know.
+pub fn creation(key: &Key, names: &KeyNames, attributes: BTreeMap<String, AttributeValue>) -> Write {
+    let absent = Condition::absent(names.partition.as_str());
+    let write = Write::put(key.clone(), Item::default(), absent).set_number(SCHEMA_VERSION, PRESENT_SCHEMA);
+    attributes.into_iter().fold(write, |write, (name, value)| write.set_value(name, value))
 }
 
 /// The write that renews a lease whose counter stands at `counter`.
@@ -201,7 +211,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cloud::table::KeyNames;
 
     const LENGTH: Duration = Duration::from_secs(10);
 

@@ -77,6 +77,10 @@ impl FakeTable {
         self.items().remove(&(partition.to_owned(), sort.to_owned()));
     }
 
+    pub fn partition(&self, partition: &str) -> Vec<Item> {
+        self.items().iter().filter(|((key, _), _)| key == partition).map(|(_, item)| item.clone()).collect()
+    }
+
     fn items(&self) -> MutexGuard<'_, BTreeMap<(String, String), Item>> {
         self.state.items.lock().unwrap()
     }

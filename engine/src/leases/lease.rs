@@ -49,6 +49,10 @@ impl Held {
         *self.expires.lock().unwrap_or_else(PoisonError::into_inner) = expires;
     }
 
+    fn forget_item(&self) {
+        self.keep_item.store(false, Ordering::Relaxed);
+    }
+
     /// Whether the item says more than who holds it, so that it must outlive the lease.
     pub(super) fn keeps_item(&self) -> bool {
         self.keep_item.load(Ordering::Relaxed)
@@ -154,6 +158,12 @@ impl Lease {
 
     fn is_ours(&self, item: Option<&Item>) -> bool {
         item.and_then(|item| item.get(TOKEN)) == Some(&AttributeValue::S(self.held.token.clone()))
+    }
+
+    /// Gives it back and deletes its item, with all that earlier holders left there.
+    pub async fn retire(self) {
+        self.held.forget_item();
+        self.release().await;
     }
 
     /// Gives it back, and waits until the table says so or it was tried three times (then it expires).

@@ -36,6 +36,7 @@ mod lease;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -48,7 +49,7 @@ use tokio::{
 
 use crate::cloud::{
     CloudError, ErrorKind, Result, Table,
-    table::{Consistency, Key, Outcome, Query, Write},
+    table::{Consistency, Key, Outcome, Page, Query, Write},
 };
 
 use lease::Held;
@@ -190,6 +191,24 @@ impl Leases {
         Lease::new(held, item, self.clone())
     }
 
+    /// Makes the item of a lease that nobody holds yet, with these attributes; refused if it is there.
+    pub async fn create(&self, scope: &str, id: &str, attributes: BTreeMap<String, AttributeValue>) -> Result<Outcome> {
+        let key = Key::new(scope, id);
+        let write = decide::creation(&key, self.core.table.keys(), attributes);
+        match self.core.write(&write).await? {
+            Outcome::Unknown(error) => match self.core.read(&key).await {
+                Ok(item) if write.is_shown_by(item.as_ref()) => Ok(Outcome::Applied(item)),
+                _ => Ok(Outcome::Unknown(error)),
+            },
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// The item of a lease as it is now, whoever holds it.
+    pub async fn item(&self, scope: &str, id: &str) -> Result<Option<Item>> {
+        self.core.read(&Key::new(scope, id)).await
+    }
+
     /// What this observer knows of a lease. That one is dead shows only at a later look, its length after the first.
     pub async fn observe(&self, scope: &str, id: &str) -> Result<LeaseState> {
         Ok(self.core.look(&Key::new(scope, id)).await?.1)
@@ -201,7 +220,7 @@ impl Leases {
         let mut query = Query::partition(scope).strong();
         loop {
             let began = Instant::now();
-            let page = self.core.table.query(&query).await?;
+            let page = self.core.page(&query).await?;
             let ended = Instant::now();
             for item in page.items {
                 let id = self.core.id_of(scope, &item)?;
@@ -265,6 +284,11 @@ impl Core {
     async fn read(&self, key: &Key) -> Result<Option<Item>> {
         let read = timeout(self.options.patience(), self.table.get(key, Consistency::Strong)).await;
         read.unwrap_or_else(|_| Err(self.no_answer(key)))
+    }
+
+    async fn page(&self, query: &Query) -> Result<Page> {
+        let page = timeout(self.options.patience(), self.table.query(query)).await;
+        page.unwrap_or_else(|_| Err(self.no_answer(&Key::new(query.partition.as_str(), "*"))))
     }
 
     fn no_answer(&self, key: &Key) -> CloudError {

@@ -1,0 +1,89 @@
+//! The `change_stream` source: a consumer as an operator of a graph.
+
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    consumer::{Consumer, Delivery, PAGES},
+    discovery::Pace,
+    options::ChangeStreamOptions,
+};
+use crate::{
+    graph::{Build, Built, Role, Use, UseMode},
+    operator::{Body, Context, Kind, MAIN_OUTPUT, OperatorError, Outputs, Source},
+};
+
+/// DescribeStream's limit is the account's, so all streams of a process share one pace (F14).
+static DESCRIBE_PACE: OnceLock<Arc<Pace>> = OnceLock::new();
+
+#[async_trait]
+impl Build for ChangeStreamOptions {
+    const NAME: &'static str = "change_stream";
+    const ABOUT: &'static str = "Reads a table's changes in order, shares its shards with other workers by leases, and \
+                                 checkpoints what is durable.";
+    const ROLE: Role = Role::Source;
+
+    fn input() -> Option<Kind> {
+        None
+    }
+
+    fn outputs() -> Vec<(&'static str, Kind)> {
+        vec![(MAIN_OUTPUT, Kind::Change)]
+    }
+
+    fn uses(&self) -> Vec<Use> {
+        let shared = |kind, name: &String| Use { kind, name: name.clone(), mode: UseMode::Shared };
+        let stream = Use { kind: "change_stream", name: self.table.clone(), mode: UseMode::Owned };
+        let mut uses = vec![stream, shared("table", &self.leases)];
+        uses.extend(self.dead_letter.iter().map(|queue| shared("queue", queue)));
+        uses
+    }
+
+    fn check(&self) -> Result<(), String> {
+        Self::check(self)
+    }
+
+    async fn build(self, context: Context) -> Result<Built, OperatorError> {
+        let stream = context.cloud.change_stream(&self.table).await?;
+        let leases = context.leases(&self.leases, self.lease_length).await?;
+        let dead_letter = match &self.dead_letter {
+            Some(queue) => Some(context.cloud.queue(queue).await?),
+            None => None,
+        };
+        let pace = Arc::clone(DESCRIBE_PACE.get_or_init(|| Arc::new(Pace::of_describe())));
+        let consumer = Consumer::with_pace(stream, leases, self, context.clock, dead_letter, pace);
+        Ok(Built::Source(Box::new(ChangeStreamSource { consumer })))
+    }
+}
+
+struct ChangeStreamSource {
+    consumer: Consumer,
+}
+
+#[async_trait]
+impl Source for ChangeStreamSource {
+    async fn run(&mut self, out: &mut Outputs, stop: CancellationToken) -> Result<(), OperatorError> {
+        let (sender, pages) = mpsc::channel(PAGES);
+        // Side by side: pressure from downstream holds up neither verdicts nor checkpoints.
+        tokio::select! {
+            () = self.consumer.run(sender, stop) => {}
+            () = emit(pages, out) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Emits page after page, for as long as the consumer lives.
+async fn emit(mut pages: mpsc::Receiver<Vec<Delivery>>, out: &mut Outputs) {
+    while let Some(page) = pages.recv().await {
+        for delivery in page {
+            out.emit_to(MAIN_OUTPUT, Body::Change(delivery.change), delivery.ack).await;
+        }
+        out.flush().await;
+    }
+    // The consumer has dropped its end, and says itself when it is done.
+    std::future::pending().await
+}

@@ -1,0 +1,248 @@
+//! What each shard is doing, and why one isn't moving: for people, for `/ready`, for the watchdog.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::cloud::change_stream::{SequenceNumber, ShardId};
+
+/// One shard, as this worker sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShardStatus {
+    /// The table.
+    pub table: String,
+    /// The stream's ARN.
+    pub arn: String,
+    /// The shard.
+    pub shard: ShardId,
+    /// Who holds its lease, if anyone does.
+    pub owner: Option<String>,
+    /// What happens to it.
+    pub state: ShardState,
+    /// The last sequence number whose effects, and those of all before it, are durable.
+    pub checkpoint: Option<SequenceNumber>,
+    /// How far behind it is; known to its reader only.
+    pub lag_secs: Option<u64>,
+    /// Changes without a good verdict; known to its reader only.
+    pub in_flight_records: usize,
+    /// How long ago its frontier moved, or it had nothing to do; known to its reader only.
+    pub still_for_secs: Option<u64>,
+    /// Why it isn't read, or doesn't move.
+    pub reason: Option<String>,
+}
+
+/// What happens to a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShardState {
+    /// It must wait, for its parent or for an older stream.
+    Waiting,
+    /// It waits for a worker.
+    Free,
+    /// This worker reads it.
+    Reading,
+    /// This worker reads it, and it has lag and doesn't move.
+    Stuck,
+    /// This worker gives it back as soon as what it handed on is answered.
+    Draining,
+    /// Reading has stopped until a person decides.
+    Stopped,
+    /// Another worker has it.
+    Elsewhere,
+    /// It was read to its end.
+    Ended,
+}
+
+impl ShardState {
+    /// Its text in metrics.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Free => "free",
+            Self::Reading => "reading",
+            Self::Stuck => "stuck",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::Elsewhere => "elsewhere",
+            Self::Ended => "ended",
+        }
+    }
+
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Waiting,
+        Self::Free,
+        Self::Reading,
+        Self::Stuck,
+        Self::Draining,
+        Self::Stopped,
+        Self::Elsewhere,
+        Self::Ended,
+    ];
+}
+
+/// What can be wrong with a shard that is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    Checkpoint,
+    Record,
+    Reading,
+}
+
+/// What the reader of a shard tells the others.
+#[derive(Debug)]
+pub(super) struct Progress(Mutex<State>);
+
+#[derive(Debug, Clone)]
+struct State {
+    state: ShardState,
+    checkpoint: Option<SequenceNumber>,
+    behind_secs: Option<i64>,
+    in_flight: usize,
+    full: bool,
+    moved_at: Instant,
+    troubles: [Option<String>; 3],
+}
+
+impl Progress {
+    pub fn new(checkpoint: Option<SequenceNumber>) -> Self {
+        Self(Mutex::new(State {
+            state: ShardState::Reading,
+            checkpoint,
+            behind_secs: None,
+            in_flight: 0,
+            full: false,
+            moved_at: Instant::now(),
+            troubles: [const { None }; 3],
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_trouble(&self, trouble: Trouble, reason: Option<String>) {
+        self.state().troubles[trouble as usize] = reason;
+    }
+
+    pub fn report(
+        &self,
+        shard: ShardState,
+        frontier: Option<&SequenceNumber>,
+        behind_secs: Option<i64>,
+        in_flight: usize,
+        full: bool,
+    ) {
+        let mut state = self.state();
+        let idle = behind_secs.is_none() && in_flight == 0 && shard != ShardState::Stopped;
+        if idle || state.checkpoint.as_ref() != frontier {
+            state.moved_at = Instant::now();
+        }
+        state.checkpoint = frontier.cloned();
+        (state.state, state.behind_secs, state.in_flight, state.full) = (shard, behind_secs, in_flight, full);
+    }
+
+    /// Fills in what only the reader knows.
+    pub fn describe(&self, status: &mut ShardStatus, now_secs: i64, stuck_after: Duration) {
+        let state = self.state().clone();
+        let still_for = state.moved_at.elapsed();
+        let lag = state.behind_secs.map_or(0, |behind| u64::try_from(now_secs.saturating_sub(behind)).unwrap_or(0));
+        let busy = state.behind_secs.is_some() || state.in_flight > 0;
+        let trouble = state.troubles.iter().flatten().next().cloned();
+        status.state = state.state;
+        status.checkpoint = state.checkpoint;
+        status.lag_secs = Some(lag);
+        status.in_flight_records = state.in_flight;
+        status.still_for_secs = Some(still_for.as_secs());
+        status.reason = trouble.clone();
+        if state.state == ShardState::Reading && still_for >= stuck_after && (busy || trouble.is_some()) {
+            status.state = ShardState::Stuck;
+            status.reason = Some(why_stuck(trouble, state.in_flight, state.full, still_for));
+        }
+    }
+}
+
+/// The watchdog's words for a shard that has lag and doesn't move (F32).
+fn why_stuck(trouble: Option<String>, in_flight: usize, full: bool, still_for: Duration) -> String {
+    let secs = still_for.as_secs();
+    match trouble {
+        Some(trouble) => format!("no progress for {secs} s: {trouble}"),
+        None if full => {
+            format!("no progress for {secs} s: {in_flight} changes wait for their verdicts, and no more are read")
+        }
+        None if in_flight > 0 => format!("no progress for {secs} s: {in_flight} changes wait for their verdicts"),
+        None => format!("no progress for {secs} s: its reader gets no records, though it isn't at the end"),
+    }
+}
+
+/// Something that can say how its shards are.
+pub(super) trait Reporter: Send + Sync {
+    fn shards(&self) -> Vec<ShardStatus>;
+}
+
+static REPORTERS: Mutex<Vec<Weak<dyn Reporter>>> = Mutex::new(Vec::new());
+
+pub(super) fn register(reporter: &Arc<impl Reporter + 'static>) {
+    let mut reporters = REPORTERS.lock().unwrap_or_else(PoisonError::into_inner);
+    reporters.retain(|reporter| reporter.strong_count() > 0);
+    let reporter: Arc<dyn Reporter> = Arc::<_>::clone(reporter) as _;
+    reporters.push(Arc::downgrade(&reporter));
+}
+
+/// The shards of all consumers of this process, as they see them: for its pages and its health.
+pub fn shards_of_process() -> Vec<ShardStatus> {
+    let reporters = REPORTERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    reporters.iter().filter_map(Weak::upgrade).flat_map(|reporter| reporter.shards()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> ShardStatus {
+        ShardStatus {
+            table: "t".into(),
+            arn: "arn".into(),
+            shard: ShardId("s".into()),
+            owner: None,
+            state: ShardState::Reading,
+            checkpoint: None,
+            lag_secs: None,
+            in_flight_records: 0,
+            still_for_secs: None,
+            reason: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f32_a_shard_with_lag_that_does_not_move_says_why() {
+        let after = Duration::from_secs(60);
+        let progress = Progress::new(None);
+        let look = || {
+            let mut status = status();
+            progress.describe(&mut status, 1_000, after);
+            status
+        };
+        progress.report(ShardState::Reading, None, Some(900), 5, false);
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert_eq!(look().state, ShardState::Reading);
+        assert_eq!(look().lag_secs, Some(100));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(look().state, ShardState::Stuck);
+        assert!(look().reason.unwrap().contains("5 changes wait"));
+        progress.set_trouble(Trouble::Checkpoint, Some("the table is gone".into()));
+        assert!(look().reason.unwrap().contains("the table is gone"));
+
+        progress.set_trouble(Trouble::Checkpoint, None);
+        progress.report(ShardState::Reading, Some(&SequenceNumber("7".into())), Some(900), 4, false);
+        assert_eq!(look().state, ShardState::Reading, "it moved");
+        progress.report(ShardState::Reading, Some(&SequenceNumber("7".into())), None, 0, false);
+        tokio::time::advance(Duration::from_secs(600)).await;
+        progress.report(ShardState::Reading, Some(&SequenceNumber("7".into())), None, 0, false);
+        assert_eq!((look().state, look().lag_secs, look().reason), (ShardState::Reading, Some(0), None), "it is idle");
+    }
+}

@@ -1,0 +1,210 @@
+//! Workers that share a stream: the plain way, takeovers, balance.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::bed::{Bed, LENGTH, done, options, secs};
+use crate::{
+    ack::Verdict,
+    streams::{ShardState, fake::sequence},
+};
+
+#[tokio::test(start_paused = true)]
+async fn one_worker_reads_all_changes_once_and_in_order_through_splits_and_rollovers() {
+    let bed = Bed::new();
+    bed.stream.set_page(7);
+    bed.put(0..100, 10);
+    let worker = bed.worker("a", options(), done());
+    secs(2).await;
+    let first = bed.stream.open_shards().remove(0);
+    let halves = bed.stream.split(&first, 2);
+    bed.put(100..200, 10);
+    bed.stream.split(&halves[0], 1);
+    bed.stream.split(&halves[1], 2);
+    bed.put(200..300, 10);
+    secs(10).await;
+    bed.check_order(0..300);
+    assert_eq!(bed.values().len(), 300, "nothing came twice");
+    let item = bed.item(&first).unwrap();
+    assert_eq!(item.checkpoint, Some(sequence(200)));
+    assert_eq!(item.children, halves);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn f20_f36_after_an_orderly_stop_another_worker_goes_on_within_a_second() {
+    let bed = Bed::new();
+    bed.put(0..50, 5);
+    let a = bed.worker("a", options(), done());
+    let b = bed.worker("b", options(), done());
+    secs(5).await;
+    let (first, second) = if a.owned() == 1 { (a, b) } else { (b, a) };
+    let before = bed.values().len();
+    first.stop().await;
+    bed.put(50..100, 5);
+    let stopped = Instant::now();
+    secs(3).await;
+    bed.check_order(0..100);
+    assert_eq!((before, bed.values().len()), (50, 100), "the checkpoint was written before the lease was released");
+    let took = bed.seen()[50].at - stopped;
+    assert!(took < Duration::from_secs(1), "took {took:?}");
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn f18_f19_a_crashed_workers_shards_are_taken_over_within_twice_the_lease() {
+    let bed = Bed::new();
+    let first = bed.stream.open_shards().remove(0);
+    bed.stream.split(&first, 4);
+    bed.put(0..100, 20);
+    let a = bed.worker("a", options(), done());
+    let b = bed.worker("b", options(), done());
+    secs(15).await;
+    assert_eq!((a.owned(), b.owned()), (2, 2));
+    a.crash().await;
+    let crashed = Instant::now();
+    bed.put(100..200, 20);
+    while b.owned() < 4 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(crashed.elapsed() < 2 * LENGTH, "took {:?}", crashed.elapsed());
+    secs(1).await;
+    bed.check_order(0..200);
+    b.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn f19_a_short_outage_of_the_lease_table_moves_no_shard_and_repeats_no_change() {
+    let bed = Bed::new();
+    let a = bed.worker("a", options(), done());
+    let b = bed.worker("b", options(), done());
+    secs(3).await;
+    for n in 0..10 {
+        bed.put(n * 10..n * 10 + 10, 5);
+        secs(2).await;
+        bed.table.set_down(true);
+        secs(4).await;
+        bed.table.set_down(false);
+        secs(4).await;
+    }
+    bed.check_order(0..100);
+    assert_eq!(bed.values().len(), 100);
+    let owner = &bed.seen()[0].worker;
+    assert!(bed.seen().iter().all(|seen| seen.worker == *owner), "it changed hands");
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn f18_who_lost_its_lease_stops_reading_and_cannot_checkpoint() {
+    let bed = Bed::new();
+    let shard = bed.stream.open_shards().remove(0);
+    let a = bed.worker("a", options(), done());
+    bed.put(0..10, 5);
+    secs(3).await;
+    let b = bed.worker("b", options(), done());
+    a.network.set_down(true);
+    let cut = Instant::now();
+    while b.owned() == 0 {
+        assert!(cut.elapsed() < 2 * LENGTH);
+        bed.put(10..11, 1);
+        sleep(Duration::from_millis(100)).await;
+    }
+    let taken = Instant::now();
+    a.network.set_down(false);
+    bed.put(100..200, 5);
+    secs(60).await;
+    let late = bed.seen().into_iter().filter(|seen| seen.worker == "a" && seen.at >= taken).count();
+    assert_eq!(late, 0, "it went on with a shard that was not its own any more");
+    assert_eq!(a.owned(), 0);
+    assert_eq!(b.status(&shard).owner.as_deref(), Some("b"));
+    bed.check_order(100..200);
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn f24_a_new_worker_gets_its_share_one_shard_after_another_and_then_nothing_moves() {
+    let bed = Bed::new();
+    let first = bed.stream.open_shards().remove(0);
+    bed.stream.split(&first, 8);
+    let a = bed.worker("a", options(), done());
+    secs(5).await;
+    assert_eq!(a.owned(), 8);
+    let b = bed.worker("b", options(), done());
+    let c = bed.worker("c", options(), done());
+    for n in 0..60 {
+        bed.put(n * 10..n * 10 + 10, 40);
+        secs(1).await;
+    }
+    let mut counts = [a.owned(), b.owned(), c.owned()];
+    counts.sort_unstable();
+    assert_eq!(counts, [2, 3, 3]);
+    bed.check_order(0..600);
+    assert_eq!(bed.values().len(), 600, "a hand-over repeats nothing: it is read out first");
+    let owners = |bed: &Bed| bed.stream.open_shards().iter().map(|id| a.status(id).owner).collect::<Vec<_>>();
+    let before = owners(&bed);
+    secs(120).await;
+    assert_eq!(owners(&bed), before);
+    for worker in [a, b, c] {
+        worker.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_workers_lose_one_and_gain_one_and_every_change_comes_in_order() {
+    let bed = Bed::new();
+    bed.stream.set_page(5);
+    let first = bed.stream.open_shards().remove(0);
+    let shards = bed.stream.split(&first, 4);
+    let a = bed.worker("a", options(), done());
+    let b = bed.worker("b", options(), done());
+    let c = bed.worker("c", options(), done());
+    bed.put(0..200, 30);
+    secs(10).await;
+    bed.stream.split(&shards[1], 2);
+    bed.put(200..400, 30);
+    b.crash().await;
+    bed.put(400..600, 30);
+    secs(5).await;
+    bed.stream.split(&shards[3], 2);
+    let d = bed.worker("d", options(), done());
+    bed.put(600..800, 30);
+    secs(30).await;
+    bed.check_order(0..800);
+    for worker in [a, c, d] {
+        worker.stop().await;
+    }
+    assert!(bed.table.partition("consumers/t").iter().all(|item| item.get("token").is_none()), "nobody is left there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn f36_a_stop_waits_for_verdicts_but_not_for_ever() {
+    let bed = Bed::new();
+    bed.put(0..10, 5);
+    let late = Arc::new(|_: &crate::cloud::change_stream::Change, ack: crate::ack::Ack| {
+        tokio::spawn(async move {
+            sleep(Duration::from_secs(5)).await;
+            ack.settle(Verdict::Done);
+        });
+    });
+    let worker = bed.worker("a", options(), late);
+    secs(2).await;
+    let shard = bed.stream.open_shards().remove(0);
+    assert_eq!(bed.item(&shard).unwrap().checkpoint, None);
+    worker.begin_stop();
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(worker.status(&shard).state, ShardState::Draining);
+    let took = worker.stop().await;
+    assert!(took < Duration::from_secs(5), "took {took:?}");
+    assert_eq!(bed.item(&shard).unwrap().checkpoint, Some(sequence(110)));
+
+    let never = Arc::new(|_: &crate::cloud::change_stream::Change, ack: crate::ack::Ack| std::mem::forget(ack));
+    let worker = bed.worker("a", options(), never);
+    bed.put(10..20, 5);
+    secs(2).await;
+    let took = worker.stop().await;
+    assert!(took >= options().drain && took < options().drain + Duration::from_secs(2), "took {took:?}");
+    assert_eq!(bed.item(&shard).unwrap().checkpoint, Some(sequence(110)), "what has no verdict is not checkpointed");
+}

@@ -1,0 +1,61 @@
+//! What to do about changes that were trimmed away before they were read (F12, F13, F33). No I/O.
+
+use super::{options::OnTrimmed, shard_item::Gap};
+use crate::cloud::change_stream::SequenceNumber;
+
+/// What was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// The records behind our place are older than the stream keeps.
+    Trimmed,
+    /// The shard is gone, or its whole stream.
+    ShardGone,
+}
+
+/// What to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing was lost that anybody had begun to read: begin at the oldest record again.
+    BeginAgain,
+    /// Record the gap, and read on at the oldest record.
+    ReadOn(Gap),
+    /// Record the gap; there is nothing left to read.
+    End(Gap),
+    /// Record the gap, and stop until a person decides.
+    Stop(Gap),
+}
+
+/// Decides by the policy. `last_read` is the last change that was read of the shard, now or before.
+pub fn on_loss(policy: OnTrimmed, loss: Loss, last_read: Option<&SequenceNumber>, found_at: String) -> Step {
+    // At the oldest record there is no place to lose: it was trimmed between asking for the iterator and using it.
+    if loss == Loss::Trimmed && last_read.is_none() {
+        return Step::BeginAgain;
+    }
+    let gap = Gap { from: last_read.cloned(), to: None, found_at, policy: policy.text().to_owned() };
+    match (policy, loss) {
+        (OnTrimmed::Stop, _) => Step::Stop(gap),
+        (OnTrimmed::Skip | OnTrimmed::Reconcile, Loss::Trimmed) => Step::ReadOn(gap),
+        (OnTrimmed::Skip | OnTrimmed::Reconcile, Loss::ShardGone) => Step::End(gap),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f12_only_a_policy_that_says_so_passes_over_a_gap() {
+        let last = SequenceNumber("41".into());
+        let step = |policy, loss| on_loss(policy, loss, Some(&last), "now".into());
+        assert!(matches!(step(OnTrimmed::default(), Loss::Trimmed), Step::Stop(gap) if gap.from == Some(last.clone())));
+        assert!(matches!(step(OnTrimmed::Skip, Loss::Trimmed), Step::ReadOn(gap) if gap.policy == "skip"));
+        assert!(matches!(step(OnTrimmed::Reconcile, Loss::Trimmed), Step::ReadOn(_)));
+        assert!(matches!(step(OnTrimmed::Skip, Loss::ShardGone), Step::End(_)));
+        assert!(matches!(step(OnTrimmed::Stop, Loss::ShardGone), Step::Stop(_)));
+    }
+
+    #[test]
+    fn a_shard_of_which_nothing_was_read_begins_again() {
+        assert_eq!(on_loss(OnTrimmed::Stop, Loss::Trimmed, None, "now".into()), Step::BeginAgain);
+    }
+}
