@@ -70,12 +70,15 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// The variables of an environment, by name.
+pub type Variables = Box<dyn Fn(&str) -> Option<String>>;
+
 /// What the commands share.
 pub struct App {
     /// The types of operator.
     pub registry: Registry,
     /// The variables of the environment.
-    pub env: Box<dyn Fn(&str) -> Option<String>>,
+    pub env: Variables,
     /// Whether stdout shows colours.
     pub colours: bool,
 }
