@@ -223,6 +223,18 @@ pub enum FailureReason {
     TooManyRejects,
 }
 
+impl FailureReason {
+    /// Its word in items and reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Changed => "changed",
+            Self::Undecodable => "undecodable",
+            Self::TooManyRejects => "too_many_rejects",
+        }
+    }
+}
+
 /// The object that holds the rejects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectsObject {

@@ -99,7 +99,12 @@ impl<'a> Job<'a> {
     }
 
     /// The plan that reads the files at these positions, and writes them if asked to.
-    fn plan(&self, layout: Layout, columns: &[String], write: bool) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    pub(super) fn plan(
+        &self,
+        layout: Layout,
+        columns: &[String],
+        write: bool,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let scan = ScanNode {
             bucket_url: bucket_url(self.input),
             options: self.scan_options(columns),

@@ -45,6 +45,13 @@ impl TextColumn {
         self.ends.push(self.text.len() as i32);
     }
 
+    /// Sets `row`, which has no text yet, to what `write` appends.
+    pub(super) fn set_to(&mut self, row: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        self.reach(row);
+        write(&mut self.text);
+        self.ends.push(self.text.len() as i32);
+    }
+
     /// Sets `row`, which has no text yet, to what `write` appends. If that fails the row has none.
     pub(super) fn set_with<T, E>(
         &mut self,

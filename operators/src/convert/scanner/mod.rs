@@ -347,22 +347,15 @@ impl Scanner {
     }
 
     fn scan_rest(&mut self, line: &[u8]) {
-        if self.rest.is_empty() || self.spoiled {
+        if self.rest.is_empty() {
             return;
         }
-        match self.rest_column {
-            Some(column) => {
-                let rest = &self.rest;
-                let written: Result<(), std::convert::Infallible> = self.columns[column].set_with(self.rows, |out| {
-                    rest.write(line, out);
-                    Ok(())
-                });
-                let Ok(()) = written;
-            }
-            None => {
-                self.outcome.needs_rest = true;
-                self.spoil();
-            }
+        let Some(column) = self.rest_column else {
+            self.outcome.needs_rest = true;
+            return self.spoil();
+        };
+        if !self.spoiled {
+            self.columns[column].set_to(self.rows, |out| self.rest.write(line, out));
         }
     }
 
