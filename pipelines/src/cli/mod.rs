@@ -87,12 +87,15 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// The variables of an environment, by name.
+pub type Variables = Box<dyn Fn(&str) -> Option<String>>;
+
 /// What the commands share.
 pub struct App {
     /// The types of operator.
     pub registry: Arc<Registry>,
     /// The variables of the environment.
-    pub env: Box<dyn Fn(&str) -> Option<String>>,
+    pub env: Variables,
     /// Whether stdout shows colours.
     pub colours: bool,
 }
