@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    convert::{Conversion, ConvertError, ConvertOptions, Converted, InputFile, OutputName, Progress, convert},
+    convert::{Buckets, Conversion, ConvertError, ConvertOptions, Converted, InputFile, OutputName, Progress, convert},
     fold::{
         default_lease, default_manifests_prefix,
         protocol::{read_manifest, read_manifest_json},
@@ -144,10 +144,12 @@ impl Build for AttemptOptions {
             catalog: SchemaItem::new(Arc::clone(&table), context.clock.clone()),
             table,
             leases: context.leases(&self.leases, self.lease).await?,
-            input: cloud.bucket(&self.input).await?,
             manifests: cloud.bucket(&self.manifests).await?,
-            output: cloud.bucket(&self.output).await?,
-            quarantine: cloud.bucket(&self.quarantine).await?,
+            buckets: Buckets {
+                input: cloud.bucket(&self.input).await?,
+                output: cloud.bucket(&self.output).await?,
+                rejects: Some(cloud.bucket(&self.quarantine).await?),
+            },
             limits: Limits { max_attempts: self.max_attempts, retry_wait },
             options: self,
             clock: context.clock.clone(),
@@ -160,10 +162,8 @@ impl Build for AttemptOptions {
 struct Worker {
     table: Arc<dyn Table>,
     leases: Leases,
-    input: Bucket,
     manifests: Bucket,
-    output: Bucket,
-    quarantine: Bucket,
+    buckets: Buckets,
     catalog: SchemaItem,
     limits: Limits,
     options: AttemptOptions,
@@ -295,16 +295,8 @@ impl Worker {
         let cancel = self.stop.child_token();
         let lost = lease.lost();
         let progress = Progress::default();
-        let converting = convert(
-            &conversion,
-            &self.input,
-            &self.output,
-            Some(&self.quarantine),
-            &self.catalog,
-            &self.options.conversion,
-            &progress,
-            &cancel,
-        );
+        let converting =
+            convert(&conversion, &self.buckets, &self.catalog, &self.options.conversion, &progress, &cancel);
         let on_loss = async {
             lost.cancelled().await;
             cancel.cancel();
@@ -335,10 +327,10 @@ impl Worker {
         json: &ManifestJson,
         token: &str,
     ) -> Result<Conversion, AttemptError> {
-        let root = format!("s3://{}/", self.input.name);
+        let root = format!("s3://{}/", self.buckets.input.name);
         let files = json.files.iter().map(|file| {
             let key = file.uri.strip_prefix(&root).ok_or_else(|| {
-                AttemptError::Failed(format!("{} is not in the input bucket {}", file.uri, self.input.name))
+                AttemptError::Failed(format!("{} is not in the input bucket {}", file.uri, self.buckets.input.name))
             })?;
             Ok(InputFile {
                 uri: file.uri.clone(),
@@ -409,8 +401,8 @@ impl Worker {
         let report = read_report(&self.manifests, &commit.report_key).await?;
         let (mut outputs, mut lost) = (Vec::new(), Vec::new());
         for part in &report.parts {
-            let uri = format!("s3://{}/{}", self.output.name, part.upload.key);
-            match self.output.stage.complete(&part.upload, &part.parts).await? {
+            let uri = format!("s3://{}/{}", self.buckets.output.name, part.upload.key);
+            match self.buckets.output.stage.complete(&part.upload, &part.parts).await? {
                 Completion::Visible { .. } => outputs.push(uri),
                 Completion::Lost => lost.push(uri),
             }
@@ -485,7 +477,7 @@ impl Worker {
 
     async fn abort(&self, converted: &Converted) {
         for part in &converted.parts {
-            if let Err(error) = self.output.stage.abort(&part.upload).await {
+            if let Err(error) = self.buckets.output.stage.abort(&part.upload).await {
                 tracing::warn!(key = part.upload.key, %error, "Upload not aborted; the bucket's lifecycle will.");
             }
         }
