@@ -216,7 +216,27 @@ struct KnownStream {
     arn: String,
     graph: ShardGraph,
     list_at: Instant,
+    /// The wait after the next listing that leaves something open.
+    relist: Duration,
     leases: BTreeMap<ShardId, LeaseFacts>,
+}
+
+impl KnownStream {
+    fn new(arn: String) -> Self {
+        let graph = ShardGraph::default();
+        Self { arn, graph, list_at: Instant::now(), relist: RELIST, leases: BTreeMap::new() }
+    }
+
+    /// When to list next: soon, and then less and less soon, while the last listing left something open.
+    fn schedule(&mut self, every: Duration) {
+        if self.graph.is_unsettled() || !self.graph.is_known() {
+            self.list_at = Instant::now() + self.relist.min(every);
+            self.relist = (self.relist * 2).min(every);
+        } else {
+            self.list_at = Instant::now() + every;
+            self.relist = RELIST;
+        }
+    }
 }
 
 impl Work {
@@ -279,9 +299,7 @@ impl Work {
             self.streams.retain(|stream| arns.contains(&stream.arn));
             for (at, arn) in arns.into_iter().enumerate() {
                 if !self.streams.iter().any(|stream| stream.arn == arn) {
-                    let graph = ShardGraph::default();
-                    let known = KnownStream { arn, graph, list_at: now, leases: BTreeMap::new() };
-                    self.streams.insert(at.min(self.streams.len()), known);
+                    self.streams.insert(at.min(self.streams.len()), KnownStream::new(arn));
                 }
             }
         }
@@ -295,8 +313,7 @@ impl Work {
             for shard in stream.graph.holes() {
                 events::ShardHole { table: &self.shared.options.table, arn: &stream.arn, shard }.emit();
             }
-            let soon = stream.graph.is_unsettled() || !stream.graph.is_known();
-            stream.list_at = Instant::now() + if soon { RELIST } else { self.shared.options.discover_every };
+            stream.schedule(self.shared.options.discover_every);
         }
         Ok(())
     }
@@ -420,6 +437,7 @@ impl Work {
                         if let Some(stream) = self.streams.iter_mut().find(|stream| stream.arn == key.arn) {
                             children.iter().for_each(|child| stream.graph.add(child));
                             stream.list_at = stream.list_at.min(Instant::now() + RELIST);
+                            stream.relist = RELIST;
                         }
                         self.next_round = Instant::now();
                     }
