@@ -108,8 +108,13 @@ impl Simulation {
     }
 }
 
+/// Few by default, for each takes half a second; `PROPTEST_CASES` says how many.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(24)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 300, ..ProptestConfig::default() })]
 
     #[test]
     fn i5_i6_every_change_comes_and_first_in_order(steps in prop::collection::vec(step(), 1..60)) {
