@@ -189,9 +189,12 @@ pub struct Outputs {
     ports: BTreeMap<String, Port>,
 }
 
+/// Who reads an output: the sending ends of their channels.
+pub type Readers = Vec<mpsc::Sender<Vec<Record>>>;
+
 #[derive(Default)]
 struct Port {
-    readers: Vec<mpsc::Sender<Vec<Record>>>,
+    readers: Readers,
     waiting: Vec<Record>,
 }
 
@@ -200,7 +203,7 @@ pub const BATCH_RECORDS: usize = 256;
 
 impl Outputs {
     /// Outputs with the readers of each named port.
-    pub fn new(ports: BTreeMap<String, Vec<mpsc::Sender<Vec<Record>>>>) -> Self {
+    pub fn new(ports: BTreeMap<String, Readers>) -> Self {
         let ports = ports.into_iter().map(|(name, readers)| (name, Port { readers, waiting: Vec::new() })).collect();
         Self { ports }
     }

@@ -21,11 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ack::{Ack, Verdict},
-    cloud::{
-        CloudError, ErrorKind, Queue,
-        limits::QUEUE_BATCH,
-        queue::{Message, Receipt},
-    },
+    cloud::{CloudError, ErrorKind, Queue, limits::QUEUE_BATCH, queue::Receipt},
     graph::{Build, Built, Role, Use, UseMode},
     operator::{Body, Context, Kind, MAIN_OUTPUT, OperatorError, Outputs, Source},
     units,

@@ -15,7 +15,7 @@ use penstock_engine::{
 use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 
 use crate::{model::ObjectEvent, record::to_value};
 
@@ -209,7 +209,7 @@ fn decode_key(encoded: &str) -> Result<String, String> {
 mod tests {
     use penstock_engine::cloud::queue::Receipt;
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

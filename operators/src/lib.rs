@@ -13,4 +13,26 @@ pub mod model;
 pub mod outbox;
 pub mod record;
 pub mod settle;
+pub mod sweep;
 pub mod track;
+
+use penstock_engine::{graph::Registry, queue_source::QueueOptions, streams::ChangeStreamOptions};
+
+/// Every type of operator that a pipeline may name.
+pub fn registry() -> Registry {
+    let mut registry = Registry::default();
+    registry
+        .add::<QueueOptions>()
+        .add::<ChangeStreamOptions>()
+        .add::<landing::LandingOptions>()
+        .add::<admit::AdmitOptions>()
+        .add::<track::TrackOptions>()
+        .add::<track::QuarantineOptions>()
+        .add::<fold::FoldOptions>()
+        .add::<announce::AnnounceOptions>()
+        .add::<announce::AlertOptions>()
+        .add::<settle::SettleOptions>()
+        .add::<attempt::AttemptOptions>()
+        .add::<sweep::SweepOptions>();
+    registry
+}

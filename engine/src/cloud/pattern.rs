@@ -1,8 +1,8 @@
 //! EventBridge's event patterns: which events a rule takes.
 //!
-//! A pattern is an object of the event's shape whose leaves are arrays of what may stand there: exact values, or matchers
-//! (`prefix`, `suffix`, `anything-but`, `numeric`, `exists`, `wildcard`, `equals-ignore-case`, `cidr`). All its fields
-//! must match; of an array in the event one element is enough; `$or` takes one of several patterns.
+//! A pattern is an object of the event's shape whose leaves are arrays of what may stand there: exact values, or
+//! matchers (`prefix`, `suffix`, `anything-but`, `numeric`, `exists`, `wildcard`, `equals-ignore-case`, `cidr`). All its
+//! fields must match; of an array in the event one element is enough; `$or` takes one of several patterns.
 //! Source: the page "Comparison operators" of the EventBridge guide.
 
 use std::net::IpAddr;

@@ -42,7 +42,8 @@ pub fn nearest<'a, S: AsRef<str>>(name: &str, known: &'a [S]) -> Option<&'a str>
     let folded = name.to_lowercase().replace('-', "_");
     let distance = |known: &str| strsim::osa_distance(&folded, &known.to_lowercase().replace('-', "_"));
     let near = |(distance, known): &(usize, &str)| {
-        *known != name && *distance <= (name.chars().count().max(known.chars().count()) / 3).max(1)
+        let letters = name.chars().count().max(known.chars().count());
+        *known != name && *distance <= (letters / 3).max(1) && *distance < letters
     };
     let measured = known.iter().map(|known| (distance(known.as_ref()), known.as_ref()));
     measured.filter(near).min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
@@ -58,6 +59,7 @@ mod tests {
         assert_eq!(nearest("max_flies", &known), Some("max_files"));
         assert_eq!(nearest("MAX-AGE", &known), Some("max_age"));
         assert_eq!(nearest("queue", &known), None);
+        assert_eq!(nearest("x", &["t"]), None);
         assert_eq!(nearest("max_age", &known), None);
     }
 

@@ -6,6 +6,8 @@
 
 mod node;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     graph::{Built, Graph, Node, Registry},
-    operator::{Command, Context, OperatorError, Outputs, Record},
+    operator::{Command, Context, OperatorError, Outputs, Readers, Record},
 };
 
 /// A graph that runs.
@@ -110,6 +112,9 @@ struct Request {
     answer: oneshot::Sender<Result<Value, OperatorError>>,
 }
 
+/// The readers of each operator's outputs, by the operator's id.
+type Feeds = BTreeMap<String, BTreeMap<String, Readers>>;
+
 /// The batches that the instances of one operator share.
 type SharedInput = Arc<AsyncMutex<mpsc::Receiver<Vec<Record>>>>;
 
@@ -135,7 +140,7 @@ impl Service {
 
         // Which channels each output feeds. A channel ends when its last sender is dropped, so none may be kept here.
         let mut receivers: BTreeMap<String, mpsc::Receiver<Vec<Record>>> = BTreeMap::new();
-        let mut feeds: BTreeMap<String, BTreeMap<String, Vec<mpsc::Sender<Vec<Record>>>>> = BTreeMap::new();
+        let mut feeds: Feeds = Feeds::new();
         for node in graph.nodes.iter().filter(|node| !node.inputs.is_empty()) {
             let (sender, receiver) = mpsc::channel(node.running.buffer_batches.max(1));
             receivers.insert(node.id.clone(), receiver);
@@ -159,7 +164,7 @@ impl Service {
         mut self,
         builders: Vec<Builder>,
         mut receivers: BTreeMap<String, mpsc::Receiver<Vec<Record>>>,
-        mut feeds: BTreeMap<String, BTreeMap<String, Vec<mpsc::Sender<Vec<Record>>>>>,
+        mut feeds: Feeds,
     ) -> Result<Self, StartError> {
         // Build everything before anything runs: a pipeline that can't start whole doesn't start.
         let mut built = Vec::new();

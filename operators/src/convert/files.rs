@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::columns::MemoryCatalog;
 use super::file_stage::FileStage;
-use super::{Conversion, ConvertError, ConvertOptions, Converted, InputFile, OutputName, Progress, convert};
+use super::{Buckets, Conversion, ConvertError, ConvertOptions, Converted, InputFile, OutputName, Progress, convert};
 
 /// Converts `files` (`.gz` and `.zst` by their names' ends) into `output`, which appears when it is whole, in place of
 /// what stood there. Rejects go into `{output}.rejects.ndjson`, if there are any. Without a row there is no output.
@@ -46,9 +46,10 @@ pub async fn convert_files(
         conversion.files.push(input_file(file, everywhere.as_ref()).await?);
     }
     let catalog = MemoryCatalog::default();
-    let converted = convert(&conversion, &input, &beside, Some(&beside), &catalog, options, progress, cancel).await?;
+    let buckets = Buckets { input, output: beside.clone(), rejects: Some(beside) };
+    let converted = convert(&conversion, &buckets, &catalog, options, progress, cancel).await?;
     for part in &converted.parts {
-        match beside.stage.complete(&part.upload, &part.parts).await {
+        match buckets.output.stage.complete(&part.upload, &part.parts).await {
             Ok(Completion::Visible { .. }) => {}
             Ok(Completion::Lost) => return Err(invalid(&output, "its hidden file was removed")),
             Err(error) => return Err(ConvertError::from_cloud("complete the output", &error)),
@@ -76,4 +77,61 @@ async fn input_file(file: &Path, store: &dyn ObjectStore) -> Result<InputFile, C
 
 fn invalid(path: &Path, why: impl std::fmt::Display) -> ConvertError {
     ConvertError::Invalid(format!("{}: {why}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::convert::testing::{data, rows};
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    async fn run(files: &[PathBuf], output: &Path, cancel: &CancellationToken) -> Result<Converted, ConvertError> {
+        convert_files(files, output, &ConvertOptions::default(), &Progress::default(), cancel).await
+    }
+
+    #[tokio::test]
+    async fn files_become_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (plain, zipped) = (folder.path().join("a #1 ä%20.ndjson"), folder.path().join("b.ndjson.gz"));
+        std::fs::write(&plain, "{\"a\":1}\nno\n{\"a\":2}\n").unwrap();
+        let mut gz =
+            flate2::write::GzEncoder::new(std::fs::File::create(&zipped).unwrap(), flate2::Compression::fast());
+        gz.write_all(b"{\"b\":3}").unwrap();
+        gz.finish().unwrap();
+        let output = folder.path().join("out.parquet");
+        std::fs::write(&output, "what stood there").unwrap();
+        let converted = run(&[plain.clone(), zipped], &output, &CancellationToken::new()).await.unwrap();
+        assert_eq!((converted.rows, converted.rejected_rows), (3, 1));
+        let expected = ["a #1 ä%20.ndjson", "b.ndjson.gz", "out.parquet", "out.parquet.rejects.ndjson"];
+        assert_eq!(names(folder.path()), expected);
+        let rows = rows(&std::fs::read(&output).unwrap().into());
+        assert_eq!(
+            rows.iter().map(|row| data(row).into_values().collect::<String>()).collect::<Vec<_>>(),
+            ["1", "2", "3"]
+        );
+        assert_eq!(rows[0]["_source_file"], format!("file://{}", plain.display()));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_where_nothing_came_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, output) = (folder.path().join("a.ndjson"), folder.path().join("out.parquet"));
+        std::fs::write(&file, "\n\n").unwrap();
+        let converted = run(std::slice::from_ref(&file), &output, &CancellationToken::new()).await.unwrap();
+        assert_eq!((converted.rows, converted.parts.len()), (0, 0));
+        let cancelled = CancellationToken::new();
+        cancelled.cancel();
+        assert!(matches!(run(&[file], &output, &cancelled).await, Err(ConvertError::Cancelled)));
+        let missing = run(&[folder.path().join("missing")], &output, &CancellationToken::new()).await;
+        assert!(!missing.unwrap_err().is_transient());
+        assert_eq!(names(folder.path()), ["a.ndjson"]);
+    }
 }

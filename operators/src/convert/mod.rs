@@ -39,6 +39,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use penstock_engine::cloud::Bucket;
 use penstock_engine::cloud::stage::{Part, Upload};
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +66,17 @@ pub struct Conversion {
     pub rejects_key: Option<String>,
     /// The attempt's token, carried by each upload.
     pub token: String,
+}
+
+/// Where a conversion reads and writes.
+#[derive(Clone)]
+pub struct Buckets {
+    /// The files are here.
+    pub input: Bucket,
+    /// The parts are staged here.
+    pub output: Bucket,
+    /// The rejects object comes here, if anywhere.
+    pub rejects: Option<Bucket>,
 }
 
 /// How outputs are named.
@@ -221,6 +233,18 @@ pub enum FailureReason {
     Undecodable,
     /// More of its lines than allowed are rejects.
     TooManyRejects,
+}
+
+impl FailureReason {
+    /// Its word in items and reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Changed => "changed",
+            Self::Undecodable => "undecodable",
+            Self::TooManyRejects => "too_many_rejects",
+        }
+    }
 }
 
 /// The object that holds the rejects.

@@ -28,7 +28,7 @@ use super::rejects::RejectsWriter;
 use super::scanner::ScanOptions;
 use super::sink::{EncodeOptions, Outlets, ParquetParts, ParquetPartsExec, PartNode, ROWS, UploadGuard};
 use super::source::{BYTES_READ, ScanNode};
-use super::{Conversion, ConvertError, ConvertOptions, InputFile, Progress, codec};
+use super::{Buckets, Conversion, ConvertError, ConvertOptions, InputFile, Progress, codec};
 
 /// Rows of a batch, at most.
 const BATCH_ROWS: usize = 8192;
@@ -42,9 +42,7 @@ const PARTS_AT_ONCE: usize = 2;
 /// Everything that the passes of a conversion share.
 pub(super) struct Job<'a> {
     pub(super) conversion: &'a Conversion,
-    pub(super) input: &'a Bucket,
-    pub(super) output: &'a Bucket,
-    pub(super) rejects: Option<&'a Bucket>,
+    pub(super) buckets: &'a Buckets,
     pub(super) options: &'a ConvertOptions,
     pub(super) progress: &'a Progress,
     pub(super) cancel: &'a CancellationToken,
@@ -62,20 +60,19 @@ pub(super) struct Pass {
 impl<'a> Job<'a> {
     pub(super) fn new(
         conversion: &'a Conversion,
-        input: &'a Bucket,
-        output: &'a Bucket,
-        rejects: Option<&'a Bucket>,
+        buckets: &'a Buckets,
         options: &'a ConvertOptions,
         progress: &'a Progress,
         cancel: &'a CancellationToken,
     ) -> Result<Self, ConvertError> {
         let pool = GreedyMemoryPool::new(options.memory_limit_bytes as usize);
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc()?;
-        let url = ObjectStoreUrl::parse(bucket_url(input))
-            .map_err(|error| ConvertError::Invalid(format!("the bucket name {}: {error}", input.name)))?;
-        runtime.register_object_store(url.as_ref(), input.store.clone());
+        let url = ObjectStoreUrl::parse(bucket_url(&buckets.input))
+            .map_err(|error| ConvertError::Invalid(format!("the bucket name {}: {error}", buckets.input.name)))?;
+        runtime.register_object_store(url.as_ref(), buckets.input.store.clone());
+        let output = &buckets.output;
         let outlets = Outlets { buckets: [(output.name.clone(), output.clone())].into(), ..Outlets::default() };
-        Ok(Self { conversion, input, output, rejects, options, progress, cancel, outlets: Arc::new(outlets), runtime })
+        Ok(Self { conversion, buckets, options, progress, cancel, outlets: Arc::new(outlets), runtime })
     }
 
     /// The files at these positions.
@@ -99,9 +96,14 @@ impl<'a> Job<'a> {
     }
 
     /// The plan that reads the files at these positions, and writes them if asked to.
-    fn plan(&self, layout: Layout, columns: &[String], write: bool) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    pub(super) fn plan(
+        &self,
+        layout: Layout,
+        columns: &[String],
+        write: bool,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let scan = ScanNode {
-            bucket_url: bucket_url(self.input),
+            bucket_url: bucket_url(&self.buckets.input),
             options: self.scan_options(columns),
             partitions: layout.partitions,
         };
@@ -119,7 +121,7 @@ impl<'a> Job<'a> {
         }
         let parts = layout.parts.into_iter().enumerate();
         let sink = ParquetParts {
-            bucket: self.output.name.clone(),
+            bucket: self.buckets.output.name.clone(),
             token: self.conversion.token.clone(),
             parts: parts
                 .map(|(part, partitions)| PartNode { key: self.conversion.output.key(part), partitions })
@@ -166,7 +168,7 @@ impl<'a> Job<'a> {
             plan = codec::decode(&codec::encode(plan)?, &context)?;
         }
         self.progress.begin_pass();
-        let rejects = match (self.rejects, &self.conversion.rejects_key, write) {
+        let rejects = match (&self.buckets.rejects, &self.conversion.rejects_key, write) {
             (Some(bucket), Some(key), true) => Some(RejectsWriter::new(bucket, key, &self.outlets.aborts)),
             _ => None,
         };
@@ -228,7 +230,7 @@ impl<'a> Job<'a> {
             }
             Note::Spoiled => self.spoil(pass, plan),
             Note::Part(part) => {
-                let guard = UploadGuard::new(&self.outlets, &self.output.name, part.upload.clone())?;
+                let guard = UploadGuard::new(&self.outlets, &self.buckets.output.name, part.upload.clone())?;
                 pass.parts.push((guard, part));
             }
         }

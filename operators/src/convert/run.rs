@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use penstock_engine::cloud::Bucket;
 use tokio_util::sync::CancellationToken;
 
-use super::columns::room;
+use super::columns::{RESERVED_NAMES, REST, room};
 use super::layout::lay_out;
 use super::pass::{Job, Pass};
 use super::{
-    ColumnCatalog, Conversion, ConvertError, ConvertOptions, Converted, FailureReason, FileOutcome, Progress,
+    Buckets, ColumnCatalog, Conversion, ConvertError, ConvertOptions, Converted, FailureReason, FileOutcome, Progress,
     StagedPart, source,
 };
 
@@ -23,16 +22,14 @@ const ABORT_WAIT: Duration = Duration::from_secs(10);
 /// converted fails alone, and is named in the result.
 pub async fn convert(
     conversion: &Conversion,
-    input: &Bucket,
-    output: &Bucket,
-    rejects: Option<&Bucket>,
+    buckets: &Buckets,
     catalog: &dyn ColumnCatalog,
     options: &ConvertOptions,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Converted, ConvertError> {
     options.check()?;
-    let job = Job::new(conversion, input, output, rejects, options, progress, cancel)?;
+    let job = Job::new(conversion, buckets, options, progress, cancel)?;
     let result = Attempt::new(&job).run(catalog).await;
     if result.is_err() {
         job.outlets.aborts.close();
@@ -62,7 +59,7 @@ impl<'a, 'b> Attempt<'a, 'b> {
     }
 
     async fn run(mut self, catalog: &dyn ColumnCatalog) -> Result<Converted, ConvertError> {
-        let mut known = catalog.known().await?;
+        let mut known = checked(catalog.known().await?)?;
         let mut checked_alone = false;
         loop {
             // The first lines of the first file begin the order of first sight. A dataset without columns takes them at
@@ -83,7 +80,7 @@ impl<'a, 'b> Attempt<'a, 'b> {
                 if new.is_empty() || grow(catalog, &new).await? == columns {
                     return self.finish(pass, columns).await;
                 }
-                known = catalog.known().await?;
+                known = checked(catalog.known().await?)?;
                 self.count_rerun(&new)?;
             } else if !missing.names.is_empty() && !self.set.is_empty() {
                 // A guess from a file that failed is no first sight: the next round guesses again.
@@ -118,7 +115,7 @@ impl<'a, 'b> Attempt<'a, 'b> {
         let Some(first) = self.set.first() else { return Vec::new() };
         let layout = lay_out(&self.job.files(&[*first]), &self.job.conversion.output, self.job.options);
         match layout.partitions.first().and_then(|ranges| ranges.first()) {
-            Some(range) => source::probe(range, self.job.scan_options(&[]), self.job.input.store.clone()).await,
+            Some(range) => source::probe(range, self.job.scan_options(&[]), self.job.buckets.input.store.clone()).await,
             None => Vec::new(),
         }
     }
@@ -188,6 +185,17 @@ async fn grow(catalog: &dyn ColumnCatalog, new: &[String]) -> Result<Vec<String>
     match new.iter().find(|name| !columns.contains(name)) {
         Some(name) => {
             let message = format!("it was given the column {name} and doesn't have it");
+            Err(ConvertError::Catalog { message, transient: false })
+        }
+        None => checked(columns),
+    }
+}
+
+/// No data column may bear a name of ours.
+fn checked(columns: Vec<String>) -> Result<Vec<String>, ConvertError> {
+    match columns.iter().find(|name| *name != REST && RESERVED_NAMES.contains(&name.as_str())) {
+        Some(name) => {
+            let message = format!("it has the column {name}, whose name is reserved");
             Err(ConvertError::Catalog { message, transient: false })
         }
         None => Ok(columns),

@@ -7,14 +7,15 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::DateTime;
+use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use penstock_engine::cloud::stage::{Completion, CopySource, Metadata, ObjectHead, Part, TOKEN, Upload};
 use penstock_engine::cloud::{Bucket, CloudError, ErrorKind, Result, Stage};
 use tokio_util::sync::CancellationToken;
 
+use super::scanner::ScanOptions;
 use super::*;
 
 /// A stage in memory that remembers everything.
@@ -120,10 +121,14 @@ impl World {
         });
     }
 
+    /// One bucket for all.
+    pub(super) fn buckets(&self) -> Buckets {
+        Buckets { input: self.bucket.clone(), output: self.bucket.clone(), rejects: Some(self.bucket.clone()) }
+    }
+
     pub(super) async fn convert(&self) -> Result<Converted, ConvertError> {
-        let bucket = &self.bucket;
         let World { conversion, catalog, options, progress, cancel, .. } = self;
-        convert(conversion, bucket, bucket, Some(bucket), catalog, options, progress, cancel).await
+        convert(conversion, &self.buckets(), catalog, options, progress, cancel).await
     }
 
     /// Converts, checks that exactly the uploads of the result are left, and reads them.
@@ -200,4 +205,19 @@ pub(super) fn data(row: &Row) -> Row {
         .filter(|(name, _)| name.as_str() == REST || !RESERVED_NAMES.contains(&name.as_str()))
         .map(|(a, b)| (a.clone(), b.clone()))
         .collect()
+}
+
+/// Options of a scan with these columns, and small batches.
+pub(super) fn scan_options(columns: &[&str]) -> ScanOptions {
+    ScanOptions {
+        cast: Cast::Lossless,
+        column_case: ColumnCase::Preserve,
+        columns: columns.iter().map(|name| (*name).to_owned()).collect(),
+        room: 0,
+        max_line_bytes: 1 << 20,
+        max_depth: 128,
+        max_rejects: 1000,
+        max_reject_bytes: 1000,
+        batch_bytes: 100,
+    }
 }

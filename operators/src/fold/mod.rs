@@ -332,10 +332,10 @@ impl Fold {
             let seen: ManifestItem = read_item("manifest", &item)?;
             // The index is stale: only what the table itself says can be taken over.
             let Some(manifest) = protocol::read_manifest(&*self.assembler.table, &seen.key()).await? else { continue };
-            if manifest.status == ManifestState::Assembling {
-                if let Assembled::Ended { claimed, refused, .. } = self.assembler.resume(&manifest).await? {
-                    self.learn(&claimed, refused);
-                }
+            if manifest.status == ManifestState::Assembling
+                && let Assembled::Ended { claimed, refused, .. } = self.assembler.resume(&manifest).await?
+            {
+                self.learn(&claimed, refused);
             }
         }
         Ok(())

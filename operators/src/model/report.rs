@@ -1,7 +1,8 @@
 //! The report of an attempt: what became of each file, and how to complete each output. Created once, one line of JSON.
 
-use penstock_engine::cloud::stage::{Part, Upload};
 use serde::{Deserialize, Serialize};
+
+use crate::convert::{FileOutcome, StagedPart};
 
 /// The report of the attempt that a commit names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,23 +29,10 @@ pub struct AttemptReport {
     pub rejected_rows: u64,
     /// Keys that came twice in one object; the last counted.
     pub duplicate_keys: u64,
-    /// The staged outputs.
-    pub parts: Vec<ReportedPart>,
+    /// The staged outputs, with what completing them takes.
+    pub parts: Vec<StagedPart>,
     /// What became of each file of the manifest.
     pub files: Vec<FileResult>,
-}
-
-/// A staged output, with what completing it takes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ReportedPart {
-    /// The upload.
-    pub upload: Upload,
-    /// The tags of its parts.
-    pub parts: Vec<Part>,
-    /// Its rows.
-    pub rows: u64,
-    /// Its size.
-    pub size_bytes: u64,
 }
 
 /// What became of a file.
@@ -64,4 +52,21 @@ pub struct FileResult {
     /// Why it failed: the words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+impl From<FileOutcome> for FileResult {
+    fn from(outcome: FileOutcome) -> Self {
+        match outcome {
+            FileOutcome::Converted { file_key, rows, rejected_rows } => {
+                Self { file_key, rows, rejected_rows, failure: None, message: None }
+            }
+            FileOutcome::Failed { file_key, reason, message } => Self {
+                file_key,
+                rows: 0,
+                rejected_rows: 0,
+                failure: Some(reason.as_str().to_owned()),
+                message: Some(message),
+            },
+        }
+    }
 }

@@ -60,25 +60,22 @@ pub struct Pipeline {
 
 /// Loads a pipeline's file. The error holds all that is wrong with it.
 pub fn load(path: &FilePath, env: Env<'_>, registry: &Registry) -> Result<Pipeline, LoadErrors> {
-    match read_file(path) {
-        Ok(text) => load_text(path, &text, env, registry),
-        Err(report) => Err(LoadErrors { file: path.to_owned(), reports: vec![report] }),
-    }
+    load_text(path, &read_file(path)?, env, registry)
 }
 
-fn read_file(path: &FilePath) -> Result<String, Report> {
-    let unreadable = |error: std::io::Error| Report::whole_file("unreadable", format!("it can't be read: {error}"));
+fn read_file(path: &FilePath) -> Result<String, LoadErrors> {
+    let fail = |code, message| LoadErrors { file: path.to_owned(), reports: vec![Report::whole_file(code, message)] };
+    let unreadable = |error: std::io::Error| fail("unreadable", format!("it can't be read: {error}"));
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        let message = format!("it is larger than {MAX_FILE_BYTES} bytes: no pipeline is");
-        return Err(Report::whole_file("too_large", message));
+        return Err(fail("too_large", format!("it is larger than {MAX_FILE_BYTES} bytes: no pipeline is")));
     }
     String::from_utf8(bytes).map_err(|error| {
         let before = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count() + 1;
-        Report::whole_file("not_utf8", format!("it is not UTF-8, in line {line}"))
+        fail("not_utf8", format!("it is not UTF-8, in line {line}"))
     })
 }
 
@@ -172,6 +169,6 @@ fn report(text: &str, place: tree::Place, code: &'static str, path: Path, messag
 }
 
 #[cfg(test)]
-mod fakes;
+pub(crate) mod fakes;
 #[cfg(test)]
 mod tests;

@@ -22,14 +22,17 @@ pub struct LoadErrors {
     pub reports: Vec<Report>,
 }
 
+impl LoadErrors {
+    /// All reports as people read them, with colours if they can be shown.
+    pub fn render(&self, colours: bool) -> String {
+        let file = self.file.display().to_string();
+        self.reports.iter().map(|report| report.render(&file, colours)).collect::<Vec<_>>().join("\n")
+    }
+}
+
 impl fmt::Display for LoadErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = self.file.display().to_string();
-        for (index, report) in self.reports.iter().enumerate() {
-            let line_break = if index == 0 { "" } else { "\n" };
-            write!(f, "{line_break}{}", report.render(&file, false))?;
-        }
-        Ok(())
+        f.write_str(&self.render(false))
     }
 }
 

@@ -168,7 +168,7 @@ impl<'a> Rules<'a> {
         let path = self.check_resource_name("buses", name, &full, 255);
         for (name, rule) in &bus.rules {
             let path = path.key("rules").key(name);
-            if !rule.pattern.as_object().is_some_and(|pattern| !pattern.is_empty()) {
+            if rule.pattern.as_object().is_none_or(|pattern| pattern.is_empty()) {
                 self.wrong(path.key("pattern"), "expected an event pattern: a map, e.g. `{source: [etl.pipeline]}`");
             }
             if rule.targets.is_empty() || rule.targets.len() > MAX_TARGETS {

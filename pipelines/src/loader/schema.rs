@@ -28,6 +28,9 @@ pub fn schema(registry: &Registry) -> Value {
 
     root["title"] = json!("Penstock pipeline");
     root["required"] = json!(["pipeline"]);
+    if let Some(pipeline) = root["properties"]["pipeline"].as_object_mut() {
+        pipeline.remove("default");
+    }
     for role in [Role::Source, Role::Transform, Role::Sink] {
         let section = &mut root["properties"][role.section()];
         section["type"] = json!("object");

@@ -1,8 +1,8 @@
 //! What any implementation of the seam owes, as suites that anyone can run against theirs.
 //!
-//! Each behaviour is a small function of its own against the traits only; each `run_all` runs a trait's. The suites make
-//! names of their own, so they can run again on the same resources, and they assume no more than the contract: what may
-//! be stale is polled for a bounded time. They panic where a behaviour is not as owed.
+//! Each behaviour is a small function of its own against the traits only; each `run_all` runs a trait's. The suites
+//! make names of their own, so they can run again on the same resources, and they assume no more than the contract:
+//! what may be stale is polled for a bounded time. They panic where a behaviour is not as owed.
 //!
 //! [`resources`] declares what they need: the local cloud makes it when it is opened with it; elsewhere make the same.
 

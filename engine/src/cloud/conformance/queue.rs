@@ -1,4 +1,7 @@
 //! What a [`Queue`] owes. The suite takes its queues for itself: what others put there it deletes.
+//!
+//! A queue may deliver twice. That is rare where it isn't done on purpose, and only then can "must be hidden" fail
+//! though the queue is right.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -65,7 +68,7 @@ pub async fn what_is_sent_is_received(queue: &dyn Queue) {
     while !missing.is_empty() {
         for message in queue.receive(limits::QUEUE_BATCH, Duration::from_secs(5)).await.unwrap() {
             if missing.remove(&message.body) {
-                assert_eq!(message.receive_count, 1);
+                assert!(message.receive_count >= 1);
                 assert!(!message.id.is_empty());
                 assert!(message.sent_ms > 1_500_000_000_000, "{} is no time in milliseconds", message.sent_ms);
             }
@@ -87,7 +90,7 @@ pub async fn a_received_message_is_hidden_until_given_back(queue: &dyn Queue) {
     queue.set_visibility(&first.receipt, NOW).await.unwrap();
     let second = receive(queue, &body).await;
     assert_eq!(second.id, first.id);
-    assert_eq!(second.receive_count, 2);
+    assert!(second.receive_count > first.receive_count);
     assert_ne!(second.receipt, first.receipt, "each delivery has a receipt of its own");
     delete(queue, &second).await;
 }
@@ -122,9 +125,7 @@ pub async fn a_delayed_message_waits(queue: &dyn Queue) {
     let body = fresh("m");
     send(queue, &[Outgoing { body: body.clone(), delay: Duration::from_secs(2) }]).await;
     assert!(!is_visible(queue, &body).await, "a delayed message must be hidden");
-    let message = receive(queue, &body).await;
-    assert_eq!(message.receive_count, 1);
-    delete(queue, &message).await;
+    delete(queue, &receive(queue, &body).await).await;
 }
 
 /// A receive that waits gets what is sent meanwhile, and does not sit out its time.
@@ -161,13 +162,11 @@ pub async fn batches_have_limits(queue: &dyn Queue) {
 pub async fn a_message_received_too_often_becomes_a_dead_letter(work: &dyn Queue, dead: &dyn Queue) {
     let body = fresh("m");
     send(work, &[Outgoing::new(&body)]).await;
-    for count in 1..=2 {
-        let message = receive(work, &body).await;
-        assert_eq!(message.receive_count, count);
-        work.set_visibility(&message.receipt, NOW).await.unwrap();
-    }
     let letter = eventually("the dead letter", || async {
-        assert!(!is_visible(work, &body).await, "a message must not be received a third time");
+        for message in work.receive(limits::QUEUE_BATCH, NOW).await.unwrap() {
+            assert!(message.receive_count <= 2, "a message must not be received a third time");
+            work.set_visibility(&message.receipt, NOW).await.unwrap();
+        }
         let messages = dead.receive(limits::QUEUE_BATCH, NOW).await.unwrap();
         messages.into_iter().find(|message| message.body == body)
     })

@@ -3,9 +3,6 @@
 //! Run [`all`] against two buckets of one cloud, or single cases by name. Each works below a prefix of its own, so the
 //! buckets need not be empty; nothing is cleaned up.
 
-// A suite says what it found by panicking: that is what a test runner shows.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path};

@@ -243,6 +243,8 @@ pub async fn what_can_not_be_right_is_invalid(table: &dyn Table) {
         update(&key).set("a", "b").remove("a"),
         update(&key).set_number("a", "many"),
         update(&key).set_number("color", 1).set("shape", "round"),
+        update(&key).set_number("shape", 1),
+        update(&key).set("color", "").set("shape", "round"),
     ] {
         let error = table.write(&write).await.expect_err("an invalid write must fail");
         assert_eq!(error.kind, ErrorKind::Invalid, "{error}");

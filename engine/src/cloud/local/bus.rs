@@ -96,14 +96,13 @@ fn make_rule(
             TargetSpec::Topic(topic) if topic.is_empty() || topic.contains(['/', '\\']) || topic.starts_with('.') => {
                 return Err(refused(format!("`{topic}` is no name of a topic")));
             }
-            TargetSpec::Topic(topic) => Target::File {
-                path: dir.join("topics").join(format!("{topic}.ndjson")),
-                topic: Some(topic.clone()),
-            },
+            TargetSpec::Topic(topic) => {
+                Target::File { path: dir.join("topics").join(format!("{topic}.ndjson")), topic: Some(topic.clone()) }
+            }
             TargetSpec::File(path) => Target::File { path: dir.join(path), topic: None },
             TargetSpec::Webhook(address) => {
                 return Err(refused(format!(
-                    "the local cloud doesn't post to webhooks yet ({address}): send to a queue or a file and post from there"
+                    "the local cloud doesn't post to webhooks yet ({address}): send to a queue or a file instead"
                 )));
             }
             TargetSpec::Log {} => Target::Log,
@@ -138,6 +137,7 @@ impl EventBus for LocalBus {
     async fn put(&self, events: &[Event]) -> Result<Vec<Result<String>>> {
         let operation = format!("PutEvents on bus {}", self.def.name);
         limits::check_put_events(&operation, events)?;
+        self.store.db.check_writable(&operation)?;
         let (mut messages, mut others) = (Vec::new(), Vec::new());
         let answers = events
             .iter()
@@ -149,7 +149,7 @@ impl EventBus for LocalBus {
             })
             .collect();
         if !messages.is_empty() {
-            self.enqueue(messages).await?;
+            self.enqueue(&operation, messages).await?;
         }
         if !others.is_empty() {
             let def = Arc::clone(&self.def);
@@ -188,7 +188,7 @@ impl LocalBus {
         }
     }
 
-    async fn enqueue(&self, messages: Vec<(i64, Outgoing)>) -> Result<()> {
+    async fn enqueue(&self, operation: &str, messages: Vec<(i64, Outgoing)>) -> Result<()> {
         let (now_ms, signals) = (self.store.now_ms(), Arc::clone(&self.store.signals));
         let put = move |connection: &rusqlite::Connection| {
             let mut queues = Vec::new();
@@ -199,7 +199,7 @@ impl LocalBus {
             Ok(queues)
         };
         let wake = move |queues: &Vec<i64>| queues.iter().for_each(|queue_id| signals.wake(*queue_id));
-        self.store.db.write_then("PutEvents", put, wake).await?;
+        self.store.db.write_then(operation, put, wake).await?;
         Ok(())
     }
 }
@@ -217,8 +217,8 @@ fn deliver(def: &BusDef, deliveries: &[Delivery]) {
                     tracing::info!(bus = def.name, rule = rule.name, topic, message = %body, "A message on a topic.");
                 }
                 if let Err(error) = append_line(path, body) {
-                    let path = path.display();
-                    tracing::error!(bus = def.name, rule = rule.name, %path, %error, "An event could not be written; it is dropped.");
+                    let (bus, rule, path) = (&def.name, &rule.name, path.display());
+                    tracing::error!(bus, rule, %path, %error, "An event could not be written; it is dropped.");
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! What AWS does to a stream by itself, on demand: rollover, splits, trimming, a new stream. And what people do to queues:
-//! looking, and sending dead letters back.
+//! What AWS does to a stream by itself, on demand: rollover, splits, trimming, a new stream. And what people do to
+//! queues: looking, and sending dead letters back.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use super::{
     LocalCloud, declared,
     definition::TableDef,
+    items::invalid,
     log::{self, Log},
     queue::{self, PeekedMessage},
     stream,
@@ -60,9 +61,8 @@ impl LocalCloud {
             Trim::ClosedShards => log::trim_closed(connection, table.id),
             Trim::Before(sequence) => match stream::number_of(sequence) {
                 Some(seq) => log::trim_before(connection, Some(table.id), seq),
-                None => Err(CloudError::new(
-                    ErrorKind::Invalid,
-                    format!("trim of table {}", table.name),
+                None => Err(invalid(
+                    &format!("trim of table {}", table.name),
                     format!("`{sequence}` is no sequence number of this cloud"),
                 )),
             },
@@ -79,6 +79,12 @@ impl LocalCloud {
     /// Gives the table a new stream, with an ARN of its own; an older one is ended first.
     pub async fn enable_stream(&self, table: &str) -> Result<()> {
         self.change_log("enabling of a stream", table, |connection, table, log| {
+            if !table.stream {
+                return Err(invalid(
+                    &format!("enabling of a stream of table {}", table.name),
+                    "it is declared without one",
+                ));
+            }
             log.disable(connection, table.id)?;
             log.enable(connection, table)
         })
@@ -95,17 +101,23 @@ impl LocalCloud {
             change(connection, &def, &log)?;
             log::newest(connection)
         };
-        self.store.db.write_then(operation, job, move |seq| signals.changed(Some(*seq))).await?;
+        self.store
+            .db
+            .write_then(format!("{operation} of table {table}"), job, move |seq| signals.changed(Some(*seq)))
+            .await?;
         Ok(())
     }
 
     /// The oldest messages of a queue, at most `limit`. Looking changes nothing.
     pub async fn peek(&self, queue: &str, limit: usize) -> Result<Vec<PeekedMessage>> {
         let queue_id = declared("queue", &self.queues, queue)?.id;
-        self.store.db.read("look into a queue", move |connection| queue::peek(connection, queue_id, limit)).await
+        self.store
+            .db
+            .read(format!("look into queue {queue}"), move |connection| queue::peek(connection, queue_id, limit))
+            .await
     }
 
-    /// Sends the dead letters that wait in a queue back to the queues they came from, as new messages; returns how many.
+    /// Sends the dead letters that wait in a queue back to the queues they came from, as new messages; tells how many.
     pub async fn redrive(&self, queue: &str) -> Result<usize> {
         let queue_id = declared("queue", &self.queues, queue)?.id;
         let (now_ms, signals) = (self.store.now_ms(), Arc::clone(&self.store.signals));
@@ -113,7 +125,7 @@ impl LocalCloud {
             .store
             .db
             .write_then(
-                "redrive of dead letters",
+                format!("redrive of queue {queue}"),
                 move |connection| queue::redrive(connection, queue_id, now_ms),
                 move |sources| sources.iter().for_each(|source| signals.wake(*source)),
             )

@@ -77,8 +77,14 @@ impl Db {
         Self { path: Arc::new(path.to_owned()), jobs, readers: Arc::default(), turns }
     }
 
+    /// Fails where this process only reads.
+    pub fn check_writable(&self, operation: &str) -> Result<&std_mpsc::SyncSender<Job>> {
+        let message = "this process only reads the local cloud: another one owns it";
+        self.jobs.as_ref().ok_or_else(|| CloudError::new(ErrorKind::Denied, operation, message))
+    }
+
     /// Runs a write and answers once it is durable. If it returns an error, or the commit fails, nothing of it is left.
-    pub async fn write<T, F>(&self, operation: &'static str, write: F) -> Result<T>
+    pub async fn write<T, F>(&self, operation: impl Into<Arc<str>>, write: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -86,31 +92,27 @@ impl Db {
         self.write_then(operation, write, |_| {}).await
     }
 
-    /// As [`write`](Self::write), and calls `then` once it is durable, even if the caller went away: for wake-ups, which
-    /// must not be lost with the one who caused them. It runs on the writer's thread and must be quick.
-    pub async fn write_then<T, F, A>(&self, operation: &'static str, write: F, then: A) -> Result<T>
+    /// As [`write`](Self::write), and calls `then` once it is durable, even if the caller went away: for wake-ups,
+    /// which must not be lost with the one who caused them. It runs on the writer's thread and must be quick.
+    pub async fn write_then<T, F, A>(&self, operation: impl Into<Arc<str>>, write: F, then: A) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
         A: FnOnce(&T) + Send + 'static,
     {
-        let Some(jobs) = self.jobs.clone() else {
-            return Err(CloudError::new(
-                ErrorKind::Denied,
-                operation,
-                "this process only reads the local cloud: another one owns it",
-            ));
-        };
+        let operation = operation.into();
+        let jobs = self.check_writable(&operation)?.clone();
         let (answer, answered) = oneshot::channel();
+        let name = Arc::clone(&operation);
         let job: Job = Box::new(move |connection| {
             let result = match connection {
-                Ok(connection) => in_savepoint(connection, operation, write),
-                Err(message) => Err(closed(operation, message)),
+                Ok(connection) => in_savepoint(connection, &name, write),
+                Err(message) => Err(closed(&name, message)),
             };
             Box::new(move |committed| {
                 let result = match committed {
                     Ok(()) => result,
-                    Err(message) => Err(closed(operation, &message)),
+                    Err(message) => Err(closed(&name, &message)),
                 };
                 if let Ok(answer) = &result {
                     then(answer);
@@ -125,21 +127,23 @@ impl Db {
             Err(std_mpsc::TrySendError::Full(job)) => {
                 tokio::task::spawn_blocking(move || jobs.send(job))
                     .await
-                    .map_err(|error| closed(operation, &error.to_string()))?
-                    .map_err(|_| closed(operation, "the writer has ended"))?;
+                    .map_err(|error| closed(&operation, &error.to_string()))?
+                    .map_err(|_| closed(&operation, "the writer has ended"))?;
             }
-            Err(std_mpsc::TrySendError::Disconnected(_)) => return Err(closed(operation, "the writer has ended")),
+            Err(std_mpsc::TrySendError::Disconnected(_)) => return Err(closed(&operation, "the writer has ended")),
         }
-        answered.await.map_err(|_| closed(operation, "the writer has ended"))?
+        answered.await.map_err(|_| closed(&operation, "the writer has ended"))?
     }
 
     /// Runs a read on a connection of its own. It sees every write that was answered before it began.
-    pub async fn read<T, F>(&self, operation: &'static str, read: F) -> Result<T>
+    pub async fn read<T, F>(&self, operation: impl Into<Arc<str>>, read: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| closed(operation, "it is closed"))?;
+        let operation = operation.into();
+        let name = Arc::clone(&operation);
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| closed(&operation, "it is closed"))?;
         let db = self.clone();
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -149,14 +153,14 @@ impl Db {
                 None => db.connect()?,
             };
             // One snapshot for all that this read looks at; there is nothing to commit.
-            let snapshot = connection.unchecked_transaction().map_err(|error| sqlite(operation, error))?;
-            let result = read(&snapshot).map_err(|error| named(operation, error));
+            let snapshot = connection.unchecked_transaction().map_err(|error| sqlite(&name, error))?;
+            let result = read(&snapshot).map_err(|error| named(&name, error));
             drop(snapshot);
             db.give_back(connection);
             result
         })
         .await
-        .map_err(|error| closed(operation, &error.to_string()))?
+        .map_err(|error| closed(&operation, &error.to_string()))?
     }
 
     fn connect(&self) -> Result<Connection> {
@@ -199,7 +203,7 @@ fn write_in_groups(connection: &Connection, queue: &std_mpsc::Receiver<Job>) {
 
 fn in_savepoint<T>(
     connection: &Connection,
-    operation: &'static str,
+    operation: &str,
     write: impl FnOnce(&Connection) -> Result<T>,
 ) -> Result<T> {
     let sql = |text: &str| connection.execute_batch(text).map_err(|error| sqlite(operation, error));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::json;
 
-use super::{items, log};
+use super::{folder_watch::SqliteLedger, items, log};
 use crate::cloud::{
     CloudError, ErrorKind, Result,
     resources::{KeyType, Naming, QueueSpec, Resources, TableSpec},
@@ -59,6 +59,7 @@ pub fn make_schema(connection: &Connection) -> Result<()> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     check_version(version)?;
     connection.execute_batch(include_str!("schema.sql"))?;
+    connection.execute_batch(SqliteLedger::SCHEMA)?;
     Ok(connection.pragma_update(None, "user_version", VERSION)?)
 }
 

@@ -45,19 +45,16 @@ impl TableDef {
         operation: &str,
         index_no: usize,
         item: Option<&'a Item>,
-    ) -> Result<Option<(&'a str, Cow<'a, str>)>> {
+    ) -> Result<Option<(Cow<'a, str>, Cow<'a, str>)>> {
         let index = &self.indexes[index_no];
-        let Some((hash, range)) = item.and_then(|item| Some((item.get(&index.hash)?, item.get(&index.range)?))) else {
-            return Ok(None);
+        // Each is checked though the other is missing, as DynamoDB does.
+        let text = |name: &str, limit| {
+            let attribute = item.and_then(|item| item.get(name));
+            attribute.map(|attribute| self.index_text(operation, name, attribute, limit)).transpose()
         };
-        let hash = self.index_text(operation, &index.hash, hash, limits::PARTITION_KEY_BYTES)?;
-        let range = self.index_text(operation, &index.range, range, limits::SORT_KEY_BYTES)?;
-        match hash {
-            Cow::Borrowed(hash) => Ok(Some((hash, range))),
-            Cow::Owned(_) => {
-                Err(invalid(operation, format!("index {} can't have a number as its hash key", index.name)))
-            }
-        }
+        let hash = text(&index.hash, limits::PARTITION_KEY_BYTES)?;
+        let range = text(&index.range, limits::SORT_KEY_BYTES)?;
+        Ok(hash.zip(range))
     }
 
     fn index_text<'a>(
@@ -155,7 +152,8 @@ pub fn replace(
     }
     if let Some(row) = row {
         for index_no in 0..table.indexes.len() {
-            let old = table.entry(operation, index_no, before.map(|stored| &stored.item))?;
+            // An old item that doesn't fit a newer index has no entry to remove.
+            let old = table.entry(operation, index_no, before.map(|stored| &stored.item)).unwrap_or(None);
             let new = table.entry(operation, index_no, after)?;
             if old != new {
                 move_entry(connection, table, index_no, (&key.partition, sort, row), old, new)?;
@@ -177,8 +175,8 @@ fn move_entry(
     table: &TableDef,
     index_no: usize,
     (partition, sort, row): (&str, &str, i64),
-    old: Option<(&str, Cow<str>)>,
-    new: Option<(&str, Cow<str>)>,
+    old: Option<(Cow<str>, Cow<str>)>,
+    new: Option<(Cow<str>, Cow<str>)>,
 ) -> Result<()> {
     if let Some((hash, range)) = old {
         connection

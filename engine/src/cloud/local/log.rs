@@ -1,8 +1,8 @@
 //! The log of changes and the shards that are views of it: appending, rolling over, splitting, trimming.
 //!
-//! A change belongs to the shard that was open for its partition key's hash when it was made, so the changes of one item
-//! lie in one line of shards, parent before child. Closing a shard takes a number of the log for itself: a parent's end
-//! is always before its child's start, even if nothing was written.
+//! A change belongs to the shard that was open for its partition key's hash when it was made, so the changes of one
+//! item lie in one line of shards, parent before child. Closing a shard takes a number of the log for itself: a
+//! parent's end is always before its child's start, even if nothing was written.
 
 use std::time::Duration;
 

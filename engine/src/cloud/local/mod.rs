@@ -10,6 +10,7 @@ mod bus;
 mod control;
 mod db;
 mod definition;
+pub mod folder_watch;
 mod items;
 mod log;
 mod owner;
@@ -27,13 +28,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, futures::Notified, watch};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::sync::{Notify, OnceCell, futures::Notified, watch};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::{
+    bucket::{FolderBucket, RecentEtags},
     bus::{BusDef, LocalBus},
     db::Db,
     definition::{QueueDef, TableDef},
+    folder_watch::{SqliteLedger, Watch, WatchHandle},
     log::Log,
     owner::Lock,
     queue::LocalQueue,
@@ -47,7 +50,7 @@ pub use self::{
 };
 use super::{
     Bucket, ChangeStream, Cloud, CloudError, ErrorKind, EventBus, Queue, Result, Table,
-    resources::{Naming, Resources},
+    resources::{Naming, NotifySpec, Resources},
 };
 use crate::time::Clock;
 
@@ -103,6 +106,7 @@ impl Store {
 struct Signals {
     changed: watch::Sender<u64>,
     queues: BTreeMap<i64, Notify>,
+    /// For a queue that is no longer declared, where nobody waits.
     no_queue: Notify,
 }
 
@@ -125,13 +129,20 @@ impl Signals {
     }
 }
 
+/// A bucket: its full name, and where its new objects are announced.
+struct BucketDef {
+    name: String,
+    notify: Option<NotifySpec>,
+    folder: OnceCell<FolderBucket>,
+}
+
 /// A cloud in a folder.
 pub struct LocalCloud {
     store: Arc<Store>,
     tables: BTreeMap<String, Arc<TableDef>>,
     queues: BTreeMap<String, Arc<QueueDef>>,
     buses: BTreeMap<String, Arc<BusDef>>,
-    buckets: BTreeMap<String, String>,
+    buckets: BTreeMap<String, BucketDef>,
     reaper: Option<AbortOnDropHandle<()>>,
 }
 
@@ -152,6 +163,7 @@ impl LocalCloud {
             definition::make_schema(connection)?;
             let tables = definition::make_tables(connection, &naming, resources, &log)?;
             let queues = definition::make_queues(connection, &naming, resources)?;
+            queue::give_back_all(connection)?;
             Ok((tables, queues))
         })?;
         let mut cloud = Self::build(dir, (db, log, Some(lock)), naming, resources, (tables, queues))?;
@@ -197,7 +209,15 @@ impl LocalCloud {
             tables: tables.into_iter().map(|(name, def)| (name, Arc::new(def))).collect(),
             buses: bus::make_buses(dir, &naming, resources, &queues)?,
             queues,
-            buckets: resources.buckets.keys().map(|name| (name.clone(), naming.bucket(name))).collect(),
+            buckets: resources
+                .buckets
+                .iter()
+                .map(|(name, spec)| {
+                    let def =
+                        BucketDef { name: naming.bucket(name), notify: spec.notify.clone(), folder: OnceCell::new() };
+                    (name.clone(), def)
+                })
+                .collect(),
             reaper: None,
         })
     }
@@ -207,16 +227,40 @@ impl LocalCloud {
         &self.store.dir
     }
 
-    /// Tells the number of the newest change of any table, so that readers in this process need not poll: wait for it to
-    /// change, then read. It starts at 0 when the cloud is opened and may be behind by what was not yet answered.
+    /// Tells the number of the newest change of any table, so that readers in this process need not poll: wait for it
+    /// to change, then read. It starts at 0 when the cloud is opened; what it tells is durable.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.store.signals.changed.subscribe()
     }
 
-    /// A bucket's folder is `s3/{full name}` in [`dir`](Self::dir).
-    fn open_bucket(&self, full_name: &str) -> Result<Bucket> {
-        let message = "the local cloud has no buckets yet";
-        Err(CloudError::new(ErrorKind::Unavailable, format!("open of bucket {full_name}"), message))
+    /// Watches the folders of the buckets that announce new objects: files that are copied in land by themselves.
+    pub async fn watch(&self, cancellation: &CancellationToken) -> Result<Vec<WatchHandle>> {
+        let mut watches = Vec::new();
+        for def in self.buckets.values() {
+            let Some(notify) = &def.notify else { continue };
+            let ledger = SqliteLedger::new(self.store.db.clone(), &def.name);
+            let (bucket, queue) = (self.folder(def).await?, self.queue(&notify.queue).await?);
+            let clock = self.store.log.options.clock.clone();
+            watches.push(Watch::start(bucket, &notify.prefix, queue, Arc::new(ledger), clock, cancellation));
+        }
+        Ok(watches)
+    }
+
+    /// A bucket's folder: `s3/{full name}` in [`dir`](Self::dir).
+    pub fn bucket_dir(&self, name: &str) -> Result<PathBuf> {
+        Ok(self.store.dir.join("s3").join(&declared("bucket", &self.buckets, name)?.name))
+    }
+
+    /// One handle for all: its memory of etags is shared by the watch and by whoever reads.
+    async fn folder(&self, def: &BucketDef) -> Result<FolderBucket> {
+        let root = self.store.dir.join("s3").join(&def.name);
+        let name = def.name.clone();
+        let opened = def.folder.get_or_try_init(|| async move {
+            tokio::task::spawn_blocking(move || FolderBucket::at(&root, &name, Arc::<RecentEtags>::default()))
+                .await
+                .map_err(|error| CloudError::new(ErrorKind::Unavailable, "open of a bucket", error.to_string()))?
+        });
+        Ok(opened.await?.clone())
     }
 }
 
@@ -243,7 +287,7 @@ impl Cloud for LocalCloud {
     }
 
     async fn bucket(&self, name: &str) -> Result<Bucket> {
-        self.open_bucket(declared("bucket", &self.buckets, name)?)
+        Ok(self.folder(declared("bucket", &self.buckets, name)?).await?.into())
     }
 }
 

@@ -28,6 +28,12 @@ struct Received {
     next_visible_ms: Option<i64>,
 }
 
+/// Makes every received message visible again: whoever had them was the last owner of the folder, and is gone.
+pub fn give_back_all(connection: &Connection) -> Result<()> {
+    connection.execute("UPDATE messages SET visible_ms = received_ms WHERE received_ms IS NOT NULL", [])?;
+    Ok(())
+}
+
 #[async_trait]
 impl Queue for LocalQueue {
     fn name(&self) -> &str {
@@ -49,7 +55,7 @@ impl Queue for LocalQueue {
         self.store
             .db
             .write_then(
-                "SendMessageBatch",
+                operation,
                 move |connection| taken.iter().try_for_each(|message| insert(connection, queue_id, message, now_ms)),
                 move |()| signals.wake(queue_id),
             )
@@ -88,7 +94,7 @@ impl Queue for LocalQueue {
         if !wanted.is_empty() {
             self.store
                 .db
-                .write("DeleteMessageBatch", move |connection| {
+                .write(operation, move |connection| {
                     let sql = "DELETE FROM messages WHERE id = ?1 AND queue_id = ?2 AND receives = ?3";
                     let mut statement = connection.prepare_cached(sql)?;
                     for Place { row, queue_id, receives } in wanted {
@@ -109,7 +115,7 @@ impl Queue for LocalQueue {
         self.store
             .db
             .write_then(
-                "ChangeMessageVisibility",
+                operation.clone(),
                 move |connection| hide(connection, &operation, place, now_ms, timeout),
                 move |()| signals.wake(place.queue_id),
             )
@@ -124,7 +130,7 @@ impl Queue for LocalQueue {
         let (queue_id, now_ms) = (self.def.id, self.store.now_ms());
         self.store
             .db
-            .read("GetQueueAttributes", move |connection| {
+            .read(self.operation("GetQueueAttributes"), move |connection| {
                 let sql = "SELECT count(*) FILTER (WHERE visible_ms <= ?2),
                                   count(*) FILTER (WHERE visible_ms > ?2 AND receives_here > 0),
                                   count(*) FILTER (WHERE visible_ms > ?2 AND receives_here = 0)
@@ -148,7 +154,7 @@ impl LocalQueue {
         self.store
             .db
             .write_then(
-                "ReceiveMessage",
+                self.operation("ReceiveMessage"),
                 move |connection| take(connection, &def, max, now_ms),
                 move |received| {
                     if let Some(queue_id) = received.moved_to {
@@ -301,8 +307,8 @@ pub(super) fn peek(connection: &Connection, queue_id: i64, limit: usize) -> Resu
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Sends the visible dead letters of a queue back to where they came from, as new messages; returns to which queues, once
-/// for each message.
+/// Sends the visible dead letters of a queue back to where they came from, as new messages; returns to which queues,
+/// once for each message.
 pub(super) fn redrive(connection: &Connection, queue_id: i64, now_ms: i64) -> Result<Vec<i64>> {
     let mut found = connection.prepare(
         "SELECT id, source_id FROM messages WHERE queue_id = ?1 AND source_id IS NOT NULL AND visible_ms <= ?2",

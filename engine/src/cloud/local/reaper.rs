@@ -56,7 +56,7 @@ async fn reap(store: &Store, tables: &[Arc<TableDef>], queues: &[Arc<QueueDef>])
             let removed = store
                 .db
                 .write_then(
-                    "expiry of items",
+                    format!("expiry in table {}", table.name),
                     move |connection| expire(connection, &def, &log, now_ms.div_euclid(1000)),
                     move |(_, seq)| signals.changed(*seq),
                 )
@@ -68,13 +68,14 @@ async fn reap(store: &Store, tables: &[Arc<TableDef>], queues: &[Arc<QueueDef>])
     }
     for queue in queues {
         let def = Arc::clone(queue);
-        if !store.db.read("retention of messages", move |c| queue::has_expired(c, &def, now_ms)).await? {
+        let operation = format!("retention of queue {}", queue.name);
+        if !store.db.read(operation.as_str(), move |c| queue::has_expired(c, &def, now_ms)).await? {
             continue;
         }
         loop {
             let def = Arc::clone(queue);
             let drop = move |connection: &Connection| queue::drop_expired(connection, &def, now_ms, BATCH);
-            let dropped = store.db.write("retention of messages", drop).await?;
+            let dropped = store.db.write(operation.as_str(), drop).await?;
             tracing::warn!(queue = queue.name, dropped, "Messages were dropped: they are past the queue's retention.");
             if dropped < BATCH {
                 break;
@@ -91,7 +92,8 @@ async fn reap(store: &Store, tables: &[Arc<TableDef>], queues: &[Arc<QueueDef>])
 /// Removes some expired items of a table; returns how many, and the number of the last change.
 fn expire(connection: &Connection, table: &TableDef, log: &Log, now_secs: i64) -> Result<(usize, Option<i64>)> {
     let mut rows = connection.prepare_cached(
-        "SELECT pk, sk FROM items WHERE table_id = ?1 AND ttl IS NOT NULL AND ttl BETWEEN ?2 AND ?3 ORDER BY ttl LIMIT ?4",
+        "SELECT pk, sk FROM items
+         WHERE table_id = ?1 AND ttl IS NOT NULL AND ttl BETWEEN ?2 AND ?3 ORDER BY ttl LIMIT ?4",
     )?;
     let rows = rows.query_map((table.id, now_secs - EXPIRED_AT_MOST_SECS, now_secs, BATCH), |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))

@@ -20,8 +20,8 @@ use crate::cloud::{
     limits,
 };
 
-/// The number before the first sequence number. The numbers pass from 21 to 22 digits after a thousand changes, as AWS's
-/// do some day: who compares them as text learns it early.
+/// The number before the first sequence number. The numbers pass from 21 to 22 digits after a thousand changes, as
+/// AWS's do some day: who compares them as text learns it early.
 const SEQUENCE_BASE: u128 = 999_999_999_999_999_999_000;
 
 /// The streams of a table of the local cloud.
@@ -40,7 +40,7 @@ impl ChangeStream for LocalStream {
         let table_id = self.def.id;
         self.store
             .db
-            .read("ListStreams", move |connection| {
+            .read(format!("ListStreams of table {}", self.def.name), move |connection| {
                 let mut statement =
                     connection.prepare_cached("SELECT arn FROM streams WHERE table_id = ?1 ORDER BY id")?;
                 let arns = statement.query_map([table_id], |row| row.get(0))?;
@@ -51,7 +51,10 @@ impl ChangeStream for LocalStream {
 
     async fn describe(&self, arn: &str, request: DescribeRequest) -> Result<StreamDescription> {
         let (table_id, arn) = (self.def.id, arn.to_owned());
-        self.store.db.read("DescribeStream", move |connection| describe(connection, table_id, &arn, &request)).await
+        self.store
+            .db
+            .read(format!("DescribeStream of {arn}"), move |connection| describe(connection, table_id, &arn, &request))
+            .await
     }
 
     async fn iterator(&self, arn: &str, shard: &ShardId, start: &IteratorStart) -> Result<ShardIterator> {
@@ -59,7 +62,7 @@ impl ChangeStream for LocalStream {
         let issued_ms = self.store.now_ms();
         self.store
             .db
-            .read("GetShardIterator", move |connection| {
+            .read(format!("GetShardIterator of {shard} of {arn}"), move |connection| {
                 let after = place(connection, table_id, &arn, &shard, &start)?;
                 Ok(Token { arn, shard, after, issued_ms }.encode())
             })
@@ -79,7 +82,7 @@ impl ChangeStream for LocalStream {
             return Err(invalid(&operation, message));
         }
         let def = Arc::clone(&self.def);
-        self.store.db.read("GetRecords", move |connection| records(connection, &def, token, limit, now_ms)).await
+        self.store.db.read(operation, move |connection| records(connection, &def, token, limit, now_ms)).await
     }
 }
 

@@ -40,7 +40,7 @@ impl Table for LocalTable {
         let (def, partition) = (Arc::clone(&self.def), key.partition.clone());
         self.store
             .db
-            .read("GetItem", move |connection| {
+            .read(operation, move |connection| {
                 Ok(items::find(connection, &def, &partition, &sort)?.map(|stored| stored.item))
             })
             .await
@@ -50,13 +50,13 @@ impl Table for LocalTable {
         let (write, sort) = self.prepare(write)?;
         let (def, log) = (Arc::clone(&self.def), Arc::clone(&self.store.log));
         let signals = Arc::clone(&self.store.signals);
+        let operation = operation_of(&write, &def);
         let (outcome, _) = self
             .store
             .db
             .write_then(
-                "conditional write",
+                operation.clone(),
                 move |connection| {
-                    let operation = operation_of(&write, &def);
                     let before = items::find(connection, &def, &write.key.partition, &sort)?;
                     let before_item = before.as_ref().map(|stored| &stored.item);
                     if !write.condition.holds(before_item) {
@@ -75,7 +75,10 @@ impl Table for LocalTable {
 
     async fn query(&self, query: &Query) -> Result<Page> {
         let (def, query) = (Arc::clone(&self.def), query.clone());
-        self.store.db.read("Query", move |connection| run_query(connection, &def, &query)).await
+        self.store
+            .db
+            .read(format!("Query of table {}", def.name), move |connection| run_query(connection, &def, &query))
+            .await
     }
 }
 
@@ -293,7 +296,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_prefix_span_holds_exactly_the_texts_with_the_prefix(prefix in "[a-c\u{d7ff}\u{10ffff}]{0,3}", text in "[a-c\u{d7ff}\u{e000}\u{10ffff}]{0,5}") {
+        fn a_prefix_span_holds_exactly_the_texts_with_the_prefix(
+            prefix in "[a-c\u{d7ff}\u{10ffff}]{0,3}",
+            text in "[a-c\u{d7ff}\u{e000}\u{10ffff}]{0,5}",
+        ) {
             let (low, high) = span(&Range::Prefix(prefix.clone()), false).unwrap();
             let inside = text >= low && high.is_none_or(|high| text < high);
             prop_assert_eq!(inside, text.starts_with(&prefix));

@@ -148,7 +148,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_texts_sort_as_their_numbers(a in -1_000_000_i64..1_000_000, b in -1_000_000_i64..1_000_000, scale in 0_u32..4) {
+        fn order_texts_sort_as_their_numbers(
+            a in -1_000_000_i64..1_000_000,
+            b in -1_000_000_i64..1_000_000,
+            scale in 0_u32..4,
+        ) {
             let text = |n: i64| format!("{n}e-{scale}");
             prop_assert_eq!(order_text(&text(a)).unwrap().cmp(&order_text(&text(b)).unwrap()), a.cmp(&b));
             prop_assert_eq!(canonical(&canonical(&text(a)).unwrap()), canonical(&text(a)));

@@ -126,7 +126,9 @@ proptest! {
     }
 
     #[test]
-    fn a_pattern_made_of_an_event_takes_it(fields in prop::collection::btree_map("[a-d]", prop::collection::vec(scalar(), 1..3), 1..4)) {
+    fn a_pattern_made_of_an_event_takes_it(
+        fields in prop::collection::btree_map("[a-d]", prop::collection::vec(scalar(), 1..3), 1..4),
+    ) {
         let event = json!({ "detail": fields.iter().map(|(k, v)| (k.clone(), v[0].clone())).collect::<Map<_, _>>() });
         let taken = takes(json!({ "detail": fields }), event);
         prop_assert!(taken);

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::BooleanBufferBuilder;
-use arrow::array::{ArrayRef, StringArray};
+use arrow::array::{ArrayRef, StringArray, new_null_array};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
 /// A column of text. Rows are set in order; those that are left out are null.
@@ -42,6 +43,13 @@ impl TextColumn {
     pub(super) fn set(&mut self, row: usize, text: &[u8]) {
         self.reach(row);
         self.text.extend_from_slice(text);
+        self.ends.push(self.text.len() as i32);
+    }
+
+    /// Sets `row`, which has no text yet, to what `write` appends.
+    pub(super) fn set_to(&mut self, row: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        self.reach(row);
+        write(&mut self.text);
         self.ends.push(self.text.len() as i32);
     }
 
@@ -93,6 +101,31 @@ impl TextColumn {
         let text = Buffer::from_vec(std::mem::replace(&mut self.text, next_text));
         let ends = OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(&mut self.ends, next_ends)));
         Ok(Arc::new(StringArray::try_new(ends, text, nulls)?))
+    }
+}
+
+/// A column that says the same in every row.
+#[derive(Debug)]
+pub(super) struct Constant {
+    text: Option<String>,
+    array: ArrayRef,
+}
+
+impl Constant {
+    pub(super) fn new(text: Option<&str>) -> Self {
+        Self { text: text.map(str::to_owned), array: new_null_array(&DataType::Utf8, 0) }
+    }
+
+    /// The array of `rows` rows.
+    pub(super) fn rows(&mut self, rows: usize) -> ArrayRef {
+        if self.array.len() < rows {
+            let rows = rows.next_power_of_two();
+            self.array = match &self.text {
+                Some(text) => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, rows))),
+                None => new_null_array(&DataType::Utf8, rows),
+            };
+        }
+        self.array.slice(0, rows)
     }
 }
 

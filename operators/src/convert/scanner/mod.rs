@@ -15,12 +15,12 @@ mod value;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray, new_null_array};
+use arrow::array::{RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::Result;
 use serde::{Deserialize, Serialize};
 
-use self::column::TextColumn;
+use self::column::{Constant, TextColumn};
 use self::fault::Fault;
 use self::lines::{Lines, Piece};
 use self::names::{LINE_START, Names, Slot, Target};
@@ -67,7 +67,8 @@ pub(super) struct Scanner {
     options: Arc<ScanOptions>,
     schema: SchemaRef,
     batch_rows: usize,
-    constants: [ArrayRef; 2],
+    /// The file's name and its etag.
+    constants: [Constant; 2],
     names: Names,
     columns: Vec<TextColumn>,
     rest_column: Option<usize>,
@@ -80,6 +81,8 @@ pub(super) struct Scanner {
     open: Vec<bool>,
     discarded: Vec<u8>,
     outcome: RangeOutcome,
+    /// Keys of this line that occurred again.
+    duplicate_keys: u64,
     /// Whether this pass can't be the last one: lines are only checked.
     spoiled: bool,
     notes: Vec<Note>,
@@ -95,17 +98,11 @@ impl Scanner {
         uri: &str,
         etag: Option<&str>,
     ) -> Self {
-        let constant = |text: Option<&str>| -> ArrayRef {
-            match text {
-                Some(text) => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, batch_rows))),
-                None => new_null_array(&DataType::Utf8, batch_rows),
-            }
-        };
         Self {
             names: Names::new(&options.columns, options.room, options.column_case),
             columns: options.columns.iter().map(|_| TextColumn::new()).collect(),
             rest_column: options.columns.iter().position(|name| name == REST),
-            constants: [constant(Some(uri)), constant(etag)],
+            constants: [Constant::new(Some(uri)), Constant::new(etag)],
             outcome: RangeOutcome { file, ..RangeOutcome::default() },
             options,
             schema,
@@ -116,6 +113,7 @@ impl Scanner {
             key: Vec::new(),
             open: Vec::new(),
             discarded: Vec::new(),
+            duplicate_keys: 0,
             spoiled: false,
             notes: Vec::new(),
         }
@@ -153,7 +151,7 @@ impl Scanner {
             for column in &mut self.columns {
                 arrays.push(column.finish(rows)?);
             }
-            arrays.extend(self.constants.iter().map(|constant| constant.slice(0, rows)));
+            arrays.extend(self.constants.iter_mut().map(|constant| constant.rows(rows)));
             arrays.push(new_null_array(&DataType::Utf8, rows));
             return Ok(Some(RecordBatch::try_new(self.schema.clone(), arrays)?));
         }
@@ -184,6 +182,9 @@ impl Scanner {
 
     fn scan_line(&mut self, lines: &Lines, range: Range<usize>, utf8: bool) {
         self.outcome.lines += 1;
+        self.names.begin_line();
+        self.rest.clear();
+        self.duplicate_keys = 0;
         let (line, offset) = lines.line(range);
         let length = line.len() as u64;
         let result = if line.len() > self.options.max_line_bytes {
@@ -193,18 +194,21 @@ impl Scanner {
         } else {
             match value::space(line, 0) {
                 end if end == line.len() => return,
-                at => self.scan_object(line, at, offset),
+                at => self.scan_object(line, at),
             }
         };
         match result {
             Ok(()) => {
                 self.outcome.rows += 1;
+                self.outcome.duplicate_keys += self.duplicate_keys;
+                self.end_row(line, offset);
                 if !self.spoiled {
                     self.rows += 1;
                     self.bytes += line.len();
                 }
             }
             Err(fault) => {
+                self.names.forget_line();
                 for column in &mut self.columns {
                     column.unset(self.rows);
                 }
@@ -228,18 +232,17 @@ impl Scanner {
     }
 
     /// Scans the object that begins at `at` and must fill the line.
-    fn scan_object(&mut self, line: &[u8], at: usize, offset: u64) -> Result<(), Fault> {
+    fn scan_object(&mut self, line: &[u8], at: usize) -> Result<(), Fault> {
         if line[at] != b'{' {
             return Err(Fault::NotAnObject);
         }
-        self.rest.clear();
         let mut at = value::space(line, at + 1);
         if line.get(at) == Some(&b'}') {
             at += 1;
         } else {
             let mut previous = LINE_START;
             loop {
-                let (slot, key, end) = self.scan_key(line, at, previous, offset)?;
+                let (slot, key, end) = self.scan_key(line, at, previous)?;
                 previous = slot.unwrap_or(LINE_START);
                 at = value::space(line, value::colon_end(line, end)?);
                 at = self.scan_value(line, at, slot, key)?;
@@ -256,7 +259,6 @@ impl Scanner {
         if at < line.len() {
             return Fault::invalid(at, "something follows the object");
         }
-        self.scan_rest(line);
         Ok(())
     }
 
@@ -268,7 +270,6 @@ impl Scanner {
         line: &[u8],
         at: usize,
         previous: Slot,
-        offset: u64,
     ) -> Result<(Option<Slot>, Range<usize>, usize), Fault> {
         if let Some((slot, length)) = self.names.predict(previous, &line[at..]) {
             return Ok((Some(slot), at..at + length, at + length));
@@ -279,7 +280,7 @@ impl Scanner {
         self.key.clear();
         let end = text::unescape(line, at + 1, &mut self.key)?;
         let escaped = self.key.len() + 2 != end - at;
-        let slot = self.names.look_up(previous, &self.key, escaped, offset);
+        let slot = self.names.look_up(previous, &self.key, escaped);
         Ok((slot, at..end, end))
     }
 
@@ -289,23 +290,20 @@ impl Scanner {
         let target = slot.map_or(Target::Rest, |slot| self.names.target(slot));
         if let (Target::Column(column), Some(slot), false) = (target, slot, self.spoiled) {
             if self.names.repeats(slot, self.outcome.lines) {
-                self.outcome.duplicate_keys += 1;
+                self.duplicate_keys += 1;
                 self.columns[column].unset(self.rows);
             }
             return self.scan_cell(line, at, column);
         }
         let end = self.check_value(line, at)?;
-        match (target, slot) {
-            (Target::Rest, slot) => {
-                if self.rest.add(slot, &self.key, key, at..end) {
-                    self.outcome.duplicate_keys += 1;
-                }
-            }
-            (_, Some(slot)) if self.names.repeats(slot, self.outcome.lines) => self.outcome.duplicate_keys += 1,
-            _ => {}
-        }
-        if target == Target::Unknown {
-            self.spoil();
+        let repeats = match (target, slot) {
+            (Target::Rest, slot) => self.rest.add(slot, &self.key, key, at..end),
+            (_, Some(slot)) => self.names.repeats(slot, self.outcome.lines),
+            (_, None) => false,
+        };
+        self.duplicate_keys += u64::from(repeats);
+        if let (Target::Unknown, Some(slot)) = (target, slot) {
+            self.names.pend(slot);
         }
         Ok(end)
     }
@@ -346,23 +344,21 @@ impl Scanner {
         }
     }
 
-    fn scan_rest(&mut self, line: &[u8]) {
-        if self.rest.is_empty() || self.spoiled {
-            return;
+    /// The line is a row: what it holds beyond its columns goes where it belongs.
+    fn end_row(&mut self, line: &[u8], offset: u64) {
+        let (unknown, overflow) = self.names.settle_pending(offset);
+        self.outcome.needs_rest |= overflow && self.rest_column.is_none();
+        if !self.rest.is_empty() {
+            match self.rest_column {
+                Some(column) if !self.spoiled => {
+                    self.columns[column].set_to(self.rows, |out| self.rest.write(line, out));
+                }
+                Some(_) => {}
+                None => self.outcome.needs_rest = true,
+            }
         }
-        match self.rest_column {
-            Some(column) => {
-                let rest = &self.rest;
-                let written: Result<(), std::convert::Infallible> = self.columns[column].set_with(self.rows, |out| {
-                    rest.write(line, out);
-                    Ok(())
-                });
-                let Ok(()) = written;
-            }
-            None => {
-                self.outcome.needs_rest = true;
-                self.spoil();
-            }
+        if unknown || self.outcome.needs_rest {
+            self.spoil();
         }
     }
 
@@ -378,4 +374,4 @@ impl Scanner {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -35,6 +35,9 @@ struct Known {
     followers: [Slot; 2],
     /// The last line that has it.
     line: u64,
+    /// What the column would be called, if it is to become one, and whether it is listed as such.
+    name: Box<str>,
+    listed: bool,
 }
 
 /// All keys that have a slot. Bounded: past `max_slots` a key that is no column has none, and goes into `_rest`.
@@ -48,12 +51,23 @@ pub(super) struct Names {
     room: usize,
     /// Those that will, in order of first sight, with the offset of their line.
     pub(super) unknown: Vec<(String, u64)>,
+    /// Unknown keys of the line that is being scanned: they count only if it turns out to be a row.
+    pending: Vec<Slot>,
+    /// How many slots there were when the line began.
+    before_line: usize,
 }
 
 impl Names {
     pub(super) fn new(columns: &[String], room: usize, case: ColumnCase) -> Self {
         // The slot before the first key is never taken for a key.
-        let start = Known { quoted: quoted(b"\n"), target: Target::Rest, followers: [0, 0], line: 0 };
+        let start = Known {
+            quoted: quoted(b"\n"),
+            target: Target::Rest,
+            followers: [0, 0],
+            line: 0,
+            name: "".into(),
+            listed: false,
+        };
         let mut names = Self {
             known: vec![start],
             by_key: HashMap::default(),
@@ -61,6 +75,8 @@ impl Names {
             case,
             room,
             unknown: Vec::new(),
+            pending: Vec::new(),
+            before_line: 0,
         };
         for (column, name) in columns.iter().enumerate() {
             if name != REST {
@@ -72,7 +88,8 @@ impl Names {
 
     fn add(&mut self, key: &[u8], quoted_text: &[u8], target: Target) -> Slot {
         let slot = self.known.len() as Slot;
-        self.known.push(Known { quoted: quoted(quoted_text), target, followers: [0, 0], line: 0 });
+        let (quoted, name) = (quoted(quoted_text), String::from_utf8_lossy(key).into());
+        self.known.push(Known { quoted, target, followers: [0, 0], line: 0, name, listed: false });
         self.by_key.insert(key.into(), slot);
         slot
     }
@@ -81,24 +98,26 @@ impl Names {
     #[inline]
     pub(super) fn predict(&mut self, previous: Slot, rest: &[u8]) -> Option<(Slot, usize)> {
         let [last, other] = self.known[previous as usize].followers;
-        let quoted = &self.known[last as usize].quoted;
-        if rest.starts_with(quoted) {
-            return Some((last, quoted.len()));
+        if let Some(length) = self.stands_at(last, rest) {
+            return Some((last, length));
         }
-        let quoted = &self.known[other as usize].quoted;
-        if rest.starts_with(quoted) {
-            let length = quoted.len();
-            self.known[previous as usize].followers = [other, last];
-            return Some((other, length));
-        }
-        None
+        let length = self.stands_at(other, rest)?;
+        self.known[previous as usize].followers = [other, last];
+        Some((other, length))
     }
 
-    /// The slot of a key that was not foreseen, in a line at `offset`. None if it goes into `_rest` without a slot.
-    pub(super) fn look_up(&mut self, previous: Slot, key: &[u8], escaped: bool, offset: u64) -> Option<Slot> {
+    /// A follower may have been forgotten, or its slot taken by another key: what stands there decides.
+    #[inline]
+    fn stands_at(&self, slot: Slot, rest: &[u8]) -> Option<usize> {
+        let quoted = &self.known.get(slot as usize)?.quoted;
+        rest.starts_with(quoted).then_some(quoted.len())
+    }
+
+    /// The slot of a key that was not foreseen; none if it goes into `_rest` without a slot.
+    pub(super) fn look_up(&mut self, previous: Slot, key: &[u8], escaped: bool) -> Option<Slot> {
         let slot = match self.by_key.get(key) {
             Some(&slot) => slot,
-            None => self.meet(key, offset)?,
+            None => self.meet(key)?,
         };
         let known = &mut self.known[slot as usize];
         // Another spelling of the same column (`Id` and `id`): expect this one from now on.
@@ -111,7 +130,7 @@ impl Names {
     }
 
     /// A key that is seen for the first time.
-    fn meet(&mut self, key: &[u8], offset: u64) -> Option<Slot> {
+    fn meet(&mut self, key: &[u8]) -> Option<Slot> {
         // Longer keys are not worth remembering; lower case can make a name longer, hence the second look.
         let text = std::str::from_utf8(key).ok()?;
         if key.len() > MAX_NAME_BYTES {
@@ -127,13 +146,54 @@ impl Names {
                 return Some(slot);
             }
         }
-        if may_be_column(&name) && self.unknown.len() < self.room {
+        if may_be_column(&name) && self.unknown.len() < self.room && self.by_key.len() < self.max_slots {
             let slot = self.add(name.as_bytes(), key, Target::Unknown);
             self.by_key.insert(key.into(), slot);
-            self.unknown.push((name, offset));
             return Some(slot);
         }
         (self.by_key.len() < self.max_slots).then(|| self.add(key, key, Target::Rest))
+    }
+
+    /// The line that is being scanned has an unknown key.
+    pub(super) fn pend(&mut self, slot: Slot) {
+        self.pending.push(slot);
+    }
+
+    /// A line begins.
+    #[inline]
+    pub(super) fn begin_line(&mut self) {
+        self.before_line = self.known.len();
+    }
+
+    /// The line is no row: the keys that it showed first were never seen.
+    pub(super) fn forget_line(&mut self) {
+        self.pending.clear();
+        if self.known.len() > self.before_line {
+            let before_line = self.before_line;
+            self.known.truncate(before_line);
+            self.by_key.retain(|_, slot| (*slot as usize) < before_line);
+        }
+    }
+
+    /// The line, at `offset`, is a row: its unknown keys are to become columns. Gives whether there were any, and whether
+    /// some go into `_rest` instead, since there is no room left.
+    pub(super) fn settle_pending(&mut self, offset: u64) -> (bool, bool) {
+        let (mut any, mut overflow) = (false, false);
+        for slot in std::mem::take(&mut self.pending) {
+            any = true;
+            let known = &mut self.known[slot as usize];
+            if known.listed {
+                continue;
+            }
+            if self.unknown.len() < self.room {
+                known.listed = true;
+                self.unknown.push((known.name.to_string(), offset));
+            } else {
+                known.target = Target::Rest;
+                overflow = true;
+            }
+        }
+        (any, overflow)
     }
 
     #[inline]
@@ -165,8 +225,8 @@ mod tests {
     fn what_followed_is_foreseen() {
         let mut names = names(&["a", "b"], 0, ColumnCase::Preserve);
         assert_eq!(names.predict(LINE_START, br#""a":1"#), None);
-        let a = names.look_up(LINE_START, b"a", false, 0).unwrap();
-        let b = names.look_up(a, b"b", false, 0).unwrap();
+        let a = names.look_up(LINE_START, b"a", false).unwrap();
+        let b = names.look_up(a, b"b", false).unwrap();
         assert_eq!(names.predict(LINE_START, br#""a":1"#), Some((a, 3)));
         assert_eq!(names.predict(a, br#""b":1"#), Some((b, 3)));
         assert_eq!(names.target(b), Target::Column(1));
@@ -175,23 +235,46 @@ mod tests {
     #[test]
     fn unknown_names_become_columns_while_there_is_room() {
         let mut names = names(&["a"], 1, ColumnCase::Preserve);
-        let mut target = |key: &[u8]| names.look_up(LINE_START, key, false, 7).map(|slot| names.target(slot));
-        assert_eq!(target(b"x"), Some(Target::Unknown));
-        assert_eq!(target(b"y"), Some(Target::Rest));
-        assert_eq!(target(b"_source_file"), Some(Target::Rest));
-        assert_eq!(target(&[b'k'; 300]), None);
-        assert_eq!(names.unknown, [("x".to_owned(), 7)]);
+        let slot = |names: &mut Names, key: &[u8]| names.look_up(LINE_START, key, false);
+        let (x, y) = (slot(&mut names, b"x").unwrap(), slot(&mut names, b"y").unwrap());
+        assert_eq!((names.target(x), names.target(y)), (Target::Unknown, Target::Unknown));
+        names.pend(y);
+        assert_eq!(names.settle_pending(7), (true, false));
+        names.pend(x);
+        names.pend(y);
+        assert_eq!(names.settle_pending(8), (true, true));
+        assert_eq!(names.unknown, [("y".to_owned(), 7)]);
+        assert_eq!(names.target(x), Target::Rest);
+        let z = slot(&mut names, b"z").unwrap();
+        let reserved = slot(&mut names, b"_source_file").unwrap();
+        assert_eq!((names.target(z), names.target(reserved)), (Target::Rest, Target::Rest));
+        assert_eq!(slot(&mut names, &[b'k'; 300]), None);
+    }
+
+    #[test]
+    fn the_keys_of_a_reject_were_never_seen() {
+        let mut names = names(&["a"], 1, ColumnCase::Preserve);
+        names.begin_line();
+        let x = names.look_up(LINE_START, b"x", false).unwrap();
+        names.pend(x);
+        names.forget_line();
+        assert_eq!(names.predict(LINE_START, br#""x":1"#), None);
+        assert_eq!(names.settle_pending(0), (false, false));
+        let y = names.look_up(LINE_START, b"y", false).unwrap();
+        assert_eq!((x, names.predict(LINE_START, br#""y":1"#)), (y, Some((y, 3))));
     }
 
     #[test]
     fn lower_case_merges_spellings() {
         let mut names = names(&["id"], 9, ColumnCase::Lower);
-        let slot = names.look_up(LINE_START, b"ID", false, 0).unwrap();
+        let slot = names.look_up(LINE_START, b"ID", false).unwrap();
         assert_eq!(names.target(slot), Target::Column(0));
         assert_eq!(names.predict(LINE_START, br#""ID":1"#), Some((slot, 4)));
-        assert_eq!(names.look_up(LINE_START, b"id", false, 0), Some(slot));
-        let new = names.look_up(LINE_START, b"New", false, 0).unwrap();
-        assert_eq!(names.look_up(LINE_START, b"nEW", false, 0), Some(new));
+        assert_eq!(names.look_up(LINE_START, b"id", false), Some(slot));
+        let new = names.look_up(LINE_START, b"New", false).unwrap();
+        assert_eq!(names.look_up(LINE_START, b"nEW", false), Some(new));
+        names.pend(new);
+        assert_eq!(names.settle_pending(0), (true, false));
         assert_eq!(names.unknown, [("new".to_owned(), 0)]);
     }
 }

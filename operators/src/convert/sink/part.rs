@@ -68,7 +68,9 @@ struct Running {
 impl PartTask {
     /// Writes the part and tells its notes in order, its own outcome last.
     pub(super) async fn run(self, notes: mpsc::Sender<Result<RecordBatch>>) -> Result<()> {
+        // Half as many again as can run at once: when one that is ahead has finished, another goes on in its place.
         let window = self.context.session_config().target_partitions().max(1);
+        let window = window + window.div_ceil(2);
         let mut waiting = self.partitions.clone();
         let mut running: VecDeque<Running> = VecDeque::new();
         let mut file: Option<PartFile> = None;
@@ -171,6 +173,8 @@ impl PartitionTask {
         let mut encoder: Option<RowGroupEncoder> = None;
         while let Some(batch) = batches.next().await {
             let batch = batch?;
+            // A batch is some milliseconds of work: the process has other things to do in between, such as heartbeats.
+            tokio::task::yield_now().await;
             let notes = note::from_batch(&batch)?;
             if !notes.is_empty() {
                 if notes.iter().any(|note| match note {

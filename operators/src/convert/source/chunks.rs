@@ -13,10 +13,13 @@ use object_store::{GetOptions, GetRange, ObjectStore};
 use crate::convert::FailureReason;
 
 /// The size of a chunk.
-pub(crate) const CHUNK_BYTES: u64 = 4 << 20;
+const CHUNK_BYTES: u64 = 4 << 20;
 
 /// How many chunks are fetched at once.
-pub(crate) const CHUNKS_AHEAD: usize = 3;
+const CHUNKS_AHEAD: usize = 3;
+
+/// What may be on its way, or fetched and not used yet.
+pub(crate) const BYTES_AHEAD: u64 = CHUNKS_AHEAD as u64 * CHUNK_BYTES;
 
 /// What is fetched past the end of a range along with it: mostly enough for its last line.
 const PAST_END_BYTES: u64 = 64 << 10;
@@ -116,13 +119,18 @@ impl ChunkReader {
         }
     }
 
-    /// The next chunk; none at the object's end.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ReadFault> {
+    /// Begins to fetch ahead.
+    pub(super) fn fetch_ahead(&mut self) {
         while self.fetching.len() < CHUNKS_AHEAD && self.at < self.ahead_to {
             // The last chunk takes up what would be a small one after it.
             let rest = self.ahead_to - self.at;
             self.fetch(if rest <= CHUNK_BYTES + CHUNK_BYTES / 4 { rest } else { CHUNK_BYTES });
         }
+    }
+
+    /// The next chunk; none at the object's end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ReadFault> {
+        self.fetch_ahead();
         if self.fetching.is_empty() && self.at < self.object.size_bytes {
             self.demand_bytes = (self.demand_bytes * 4).min(CHUNK_BYTES);
             self.fetch(self.demand_bytes.min(self.object.size_bytes - self.at));

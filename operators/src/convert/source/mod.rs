@@ -9,7 +9,7 @@ mod inflate;
 mod opener;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
@@ -28,11 +28,11 @@ use serde::{Deserialize, Serialize};
 
 pub use inflate::Encoding;
 
-use self::opener::NdjsonOpener;
+use self::opener::{NdjsonOpener, Upcoming};
 use super::scanner::ScanOptions;
 
 /// What the scan's read-ahead and a batch may hold of one range at a time.
-pub(crate) const SCAN_BYTES: usize = (chunks::CHUNKS_AHEAD as u64 * chunks::CHUNK_BYTES) as usize + (8 << 20);
+pub(crate) const SCAN_BYTES: usize = chunks::BYTES_AHEAD as usize + (8 << 20);
 
 /// The counter of stored bytes read.
 pub(crate) const BYTES_READ: &str = "bytes_read";
@@ -179,15 +179,16 @@ impl FileSource for NdjsonSource {
     fn create_file_opener(
         &self,
         object_store: Arc<dyn ObjectStore>,
-        _base_config: &FileScanConfig,
+        config: &FileScanConfig,
         partition: usize,
     ) -> Result<Arc<dyn FileOpener>> {
+        let files = config.file_groups.get(partition).map_or(&[][..], |group| group.files());
+        let bytes_read = MetricBuilder::new(&self.metrics).counter(BYTES_READ, partition);
         Ok(Arc::new(NdjsonOpener {
-            store: object_store,
             options: self.options.clone(),
             schema: self.schema(),
             batch_rows: self.batch_rows,
-            bytes_read: MetricBuilder::new(&self.metrics).counter(BYTES_READ, partition),
+            upcoming: Mutex::new(Upcoming::new(object_store, files.to_vec(), bytes_read)),
         }))
     }
 
@@ -232,3 +233,6 @@ impl FileSource for NdjsonSource {
         Ok(TreeNodeRecursion::Continue)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Opens one byte range of a file as a stream of batches.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
@@ -14,7 +14,7 @@ use futures::{StreamExt, stream};
 use object_store::ObjectStore;
 
 use super::ScanFile;
-use super::chunks::{ChunkReader, Object, ReadFault};
+use super::chunks::{BYTES_AHEAD, ChunkReader, Object, ReadFault};
 use super::inflate::{Encoding, InflateReader};
 use crate::convert::scanner::lines::{LineCutter, Piece};
 use crate::convert::scanner::{ScanOptions, Scanner};
@@ -23,11 +23,59 @@ use crate::convert::scanner::{ScanOptions, Scanner};
 const PROBE_BYTES: u64 = 1 << 20;
 
 pub(super) struct NdjsonOpener {
-    pub(super) store: Arc<dyn ObjectStore>,
     pub(super) options: Arc<ScanOptions>,
     pub(super) schema: SchemaRef,
     pub(super) batch_rows: usize,
-    pub(super) bytes_read: Count,
+    pub(super) upcoming: Mutex<Upcoming>,
+}
+
+/// The files that an opener will be asked for, in order. While one is scanned the small ones after it are fetched.
+pub(super) struct Upcoming {
+    store: Arc<dyn ObjectStore>,
+    bytes_read: Count,
+    files: VecDeque<PartitionedFile>,
+    /// Readers of the first of them.
+    readers: VecDeque<ChunkReader>,
+}
+
+impl Upcoming {
+    pub(super) fn new(store: Arc<dyn ObjectStore>, files: Vec<PartitionedFile>, bytes_read: Count) -> Self {
+        Self { store, bytes_read, files: files.into(), readers: VecDeque::new() }
+    }
+
+    /// The reader of the file that is opened now.
+    fn reader(&mut self, file: &PartitionedFile) -> ChunkReader {
+        let expected = self.files.pop_front();
+        let expected = expected.is_some_and(|next| next.path() == file.path() && next.range() == file.range());
+        let ready = self.readers.pop_front().filter(|_| expected);
+        let reader = ready.unwrap_or_else(|| self.begin(file));
+        let mut bytes_ahead = file.effective_size();
+        for (index, next) in self.files.iter().enumerate() {
+            bytes_ahead += next.effective_size();
+            if bytes_ahead > BYTES_AHEAD {
+                break;
+            }
+            if index >= self.readers.len() {
+                let mut reader = self.begin(next);
+                reader.fetch_ahead();
+                self.readers.push_back(reader);
+            }
+        }
+        reader
+    }
+
+    fn begin(&self, file: &PartitionedFile) -> ChunkReader {
+        let meta = &file.object_meta;
+        let object = Object {
+            store: self.store.clone(),
+            path: meta.location.clone(),
+            size_bytes: meta.size,
+            etag: meta.e_tag.clone(),
+            version: meta.version.clone(),
+        };
+        let (start, end) = file.range();
+        ChunkReader::new(object, start.saturating_sub(1), end, self.bytes_read.clone())
+    }
 }
 
 impl FileOpener for NdjsonOpener {
@@ -42,20 +90,9 @@ impl FileOpener for NdjsonOpener {
             (_, None) => None,
             (_, Some(_)) => return Err(internal_datafusion_err!("{} is compressed and can't be cut", file.path())),
         };
-        let meta = &file.object_meta;
-        let object = Object {
-            store: self.store.clone(),
-            path: meta.location.clone(),
-            size_bytes: meta.size,
-            etag: meta.e_tag.clone(),
-            version: meta.version.clone(),
-        };
-        let chunks = ChunkReader::new(object, start.saturating_sub(1), end, self.bytes_read.clone());
+        let chunks = self.upcoming.lock().unwrap_or_else(PoisonError::into_inner).reader(&file);
         let scan = RangeScan {
-            bytes: match scan_file.encoding {
-                Encoding::Plain => Reader::Plain(chunks),
-                encoding => Reader::Compressed(InflateReader::new(chunks, encoding)),
-            },
+            bytes: Reader::new(chunks, scan_file.encoding),
             cutter: LineCutter::new(range, options.max_line_bytes, options.max_reject_bytes),
             scanner: Scanner::new(
                 options.clone(),
@@ -63,7 +100,7 @@ impl FileOpener for NdjsonOpener {
                 self.batch_rows,
                 scan_file.index,
                 &scan_file.uri,
-                meta.e_tag.as_deref(),
+                file.object_meta.e_tag.as_deref(),
             ),
             pieces: VecDeque::new(),
             state: State::Begun,
@@ -89,6 +126,13 @@ enum Reader {
 }
 
 impl Reader {
+    fn new(chunks: ChunkReader, encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Plain => Self::Plain(chunks),
+            encoding => Self::Compressed(InflateReader::new(chunks, encoding)),
+        }
+    }
+
     async fn next(&mut self) -> Result<Option<Bytes>, ReadFault> {
         match self {
             Self::Plain(chunks) => chunks.next().await,
@@ -142,6 +186,8 @@ impl RangeScan {
         }
         self.state = State::Reading;
         let Some(chunk) = self.bytes.next().await? else { return Ok(false) };
+        // Lines that are only checked fill no batch, so nobody else yields.
+        tokio::task::yield_now().await;
         self.pieces.extend(self.cutter.push(chunk).into_iter().flatten());
         Ok(true)
     }
@@ -157,10 +203,7 @@ pub(super) async fn probe(
 ) -> Vec<String> {
     let end = object.size_bytes.min(PROBE_BYTES);
     let chunks = ChunkReader::new(object, 0, end, Count::new());
-    let mut bytes = match encoding {
-        Encoding::Plain => Reader::Plain(chunks),
-        encoding => Reader::Compressed(InflateReader::new(chunks, encoding)),
-    };
+    let mut bytes = Reader::new(chunks, encoding);
     let mut cutter = LineCutter::new(None, options.max_line_bytes, options.max_reject_bytes);
     let mut scanner = Scanner::new(options, schema, 1, 0, "", None);
     let mut seen_bytes = 0;

@@ -180,11 +180,9 @@ async fn the_etag_is_of_the_content() {
     fs::rename(bucket.root().join("copy"), &path).unwrap();
     assert_eq!(head(&reopen(&cloud), "landing/a.ndjson").await.unwrap().unwrap().etag, etag);
 
-    // Other bytes of the same size, in place, with the old time set again: within one tick of the clock.
-    for content in ["[]\n", "{}\n", "12\n", "{}\n"] {
-        let before = fs::metadata(&path).unwrap().modified().unwrap();
+    // Other bytes of the same size, in place, at once: within one tick of the clock the stamp may stay.
+    for content in ["[]\n", "{}\n", "12\n", "{}\n", "34\n", "{}\n"] {
         fs::write(&path, content).unwrap();
-        fs::File::options().append(true).open(&path).unwrap().set_modified(before).unwrap();
         let now = head(&bucket, "landing/a.ndjson").await.unwrap().unwrap().etag;
         assert_eq!(now == etag, content == "{}\n", "{content}");
     }

@@ -49,7 +49,28 @@ async fn a_rule_feeds_queues_topics_and_files() {
 }
 
 #[tokio::test]
-async fn an_event_waiting_receiver_is_woken_by_a_put() {
+async fn all_queues_of_a_put_get_it_or_none_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let targets = vec![TargetSpec::Queue("work".into()), TargetSpec::Queue("events".into())];
+    let resources = with_rule(json!({ "source": ["etl"] }), targets);
+    let cloud = LocalCloud::open(dir.path(), naming(), &resources, LocalOptions::default()).unwrap();
+    let bus = cloud.event_bus("bus").await.unwrap();
+    let fail = "CREATE TRIGGER fail BEFORE INSERT ON messages
+                WHEN NEW.queue_id = (SELECT id FROM queues WHERE name = 'test-events-dev')
+                BEGIN SELECT RAISE(ABORT, 'on purpose'); END";
+    cloud.store.db.write("test", |connection| Ok(connection.execute_batch(fail)?)).await.unwrap();
+    let error = bus.put(&[event(json!({}))]).await.unwrap_err();
+    assert!(error.to_string().contains("PutEvents on bus test-bus-dev"), "{error}");
+    assert_eq!(cloud.queue("work").await.unwrap().depth().await.unwrap().total(), 0);
+    cloud.store.db.write("test", |connection| Ok(connection.execute_batch("DROP TRIGGER fail")?)).await.unwrap();
+    bus.put(&[event(json!({}))]).await.unwrap();
+    for queue in ["work", "events"] {
+        assert_eq!(cloud.queue(queue).await.unwrap().depth().await.unwrap().total(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_waiting_receiver_is_woken_by_a_put() {
     let dir = tempfile::tempdir().unwrap();
     let cloud = open(dir.path(), LocalOptions::default());
     let (bus, queue) = (cloud.event_bus("bus").await.unwrap(), cloud.queue("events").await.unwrap());

@@ -80,6 +80,8 @@ async fn definitions_may_change_but_for_a_tables_keys() {
         std::collections::HashMap::from([("size".to_owned(), text(size)), ("shape".to_owned(), text("round"))]).into()
     };
     table.write(&Write::put(Key::new("p", "s"), item("large"), Condition::absent("pk"))).await.unwrap();
+    let misfit = Write::update(Key::new("p", "misfit"), Condition::absent("seen")).set_number("size", 1);
+    table.write(&misfit).await.unwrap();
     drop((cloud, table));
 
     let items = resources.tables.get_mut("items").unwrap();
@@ -89,6 +91,8 @@ async fn definitions_may_change_but_for_a_tables_keys() {
     let table = cloud.table("items").await.unwrap();
     assert_eq!(table.query(&Query::index("size-index", "large")).await.unwrap().items.len(), 1);
     assert!(table.query(&Query::index("color-index", "red")).await.is_err());
+    let now_fits = Write::update(Key::new("p", "misfit"), Condition::absent("seen")).set("size", "small");
+    assert!(matches!(table.write(&now_fits).await.unwrap(), Outcome::Applied(_)));
     assert_eq!(cloud.queue("work").await.unwrap().visibility_timeout(), Duration::from_secs(7));
     drop((cloud, table));
 
@@ -96,6 +100,23 @@ async fn definitions_may_change_but_for_a_tables_keys() {
     let error = LocalCloud::open(dir.path(), naming(), &resources, LocalOptions::default()).err().unwrap();
     assert_eq!(error.kind, ErrorKind::Invalid);
     assert!(error.to_string().contains("test-items-dev"), "{error}");
+}
+
+#[tokio::test]
+async fn a_stream_may_be_declared_away_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut resources = conformance::resources();
+    let mut arns = Vec::new();
+    for (value, stream) in [("a", true), ("b", false), ("c", true)] {
+        resources.tables.get_mut("items").unwrap().stream = stream;
+        let cloud = LocalCloud::open(dir.path(), naming(), &resources, LocalOptions::default()).unwrap();
+        cloud.table("items").await.unwrap().write(&write(value)).await.unwrap();
+        arns = cloud.change_stream("items").await.unwrap().streams().await.unwrap();
+        assert_eq!(cloud.enable_stream("items").await.is_err(), !stream);
+    }
+    assert_eq!(arns.len(), 3, "the first, the one that it was renewed with, and the last: {arns:?}");
+    let error = open(dir.path(), LocalOptions::default()).enable_stream("numbers").await.unwrap_err();
+    assert!(error.message.contains("declared without one"), "{error}");
 }
 
 #[tokio::test]

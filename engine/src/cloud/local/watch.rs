@@ -1,1 +1,0 @@
-//! A folder watch: announces the new objects of a bucket.

@@ -1,0 +1,90 @@
+//! However a file is cut into ranges, its rows are the same.
+
+use std::sync::Arc;
+
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execute_stream_partitioned;
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::{ObjectStoreExt, PutPayload};
+use proptest::prelude::*;
+
+use super::*;
+use crate::convert::note::{self, Note};
+use crate::convert::testing::{Row, batch_rows, scan_options};
+
+/// The rows and the lines of a file, read by these ranges.
+async fn read(file: &[u8], ranges: &[(u64, u64)]) -> (Vec<Row>, u64) {
+    let store = InMemory::new();
+    store.put(&Path::from("a"), PutPayload::from(file.to_vec())).await.unwrap();
+    let range = |range: &(u64, u64)| ScanRange {
+        key: "a".to_owned(),
+        size_bytes: file.len() as u64,
+        etag: Some("0".to_owned()),
+        version: None,
+        range: Some(*range),
+        file: ScanFile { index: 0, uri: "s3://test/a".to_owned(), encoding: Encoding::Plain },
+    };
+    let node = ScanNode {
+        bucket_url: "s3://test/".to_owned(),
+        options: scan_options(&["a"]),
+        partitions: ranges.chunks(2).map(|ranges| ranges.iter().map(range).collect()).collect(),
+    };
+    let context = TaskContext::default();
+    let url = ObjectStoreUrl::parse("s3://test/").unwrap();
+    context.runtime_env().register_object_store(url.as_ref(), Arc::new(store));
+    let plan: Arc<dyn ExecutionPlan> = node.into_plan().unwrap();
+    let (mut rows, mut lines) = (Vec::new(), 0);
+    for partition in execute_stream_partitioned(plan, Arc::new(context)).unwrap() {
+        for batch in partition.try_collect::<Vec<_>>().await.unwrap() {
+            let notes = note::from_batch(&batch).unwrap();
+            if notes.is_empty() {
+                rows.extend(batch_rows(&batch));
+            }
+            for note in notes {
+                if let Note::Range(outcome) = note {
+                    assert_eq!(outcome.failure, None);
+                    lines += outcome.lines;
+                }
+            }
+        }
+    }
+    (rows, lines)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn ranges_don_t_change_rows(
+        lines in proptest::collection::vec(0_usize..200_000, 0..12),
+        ended in prop::bool::ANY,
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        let mut file = Vec::new();
+        for (row, length) in lines.iter().enumerate() {
+            if row > 0 {
+                file.push(b'\n');
+            }
+            // Now and then a blank line, now and then one that is longer than what is fetched past a range.
+            if length % 7 > 0 {
+                file.extend_from_slice(format!("{{\"a\":\"{row}{}\"}}", "x".repeat(length % 1000 * (length / 1000))).as_bytes());
+            }
+        }
+        if ended {
+            file.push(b'\n');
+        }
+        let mut bounds: Vec<_> = cuts.iter().map(|cut| cut.index(file.len() + 1) as u64).chain([0, file.len() as u64]).collect();
+        bounds.sort_unstable();
+        bounds.dedup();
+        let mut ranges: Vec<_> = bounds.windows(2).map(|bounds| (bounds[0], bounds[1])).collect();
+        if ranges.is_empty() {
+            ranges.push((0, 0));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (cut, whole) = runtime.block_on(async { (read(&file, &ranges).await, read(&file, &[(0, file.len() as u64)]).await) });
+        prop_assert_eq!(whole.1, file.iter().filter(|byte| **byte == b'\n').count() as u64 + u64::from(!file.is_empty() && !file.ends_with(b"\n")));
+        prop_assert_eq!(cut, whole);
+    }
+}

@@ -1,0 +1,186 @@
+//! `penstock convert`: just the conversion, from files to one Parquet file.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use penstock_engine::units;
+use penstock_operators::convert::{ColumnCase, Compression, ConvertOptions, FileOutcome, Progress, convert_files};
+use tokio_util::sync::CancellationToken;
+
+use super::Exit;
+
+/// Convert NDJSON files to one Parquet file in which every column is a string.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Files or patterns, also .gz and .zst; `-` is stdin.
+    #[arg(value_name = "FILES", required = true)]
+    files: Vec<String>,
+    /// The Parquet file to write. Rejected lines go beside it, into `{OUT}.rejects.ndjson`.
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+    /// How pages are compressed.
+    #[arg(long, value_enum, default_value_t = Codec::Snappy)]
+    compression: Codec,
+    /// Lower-case the names of columns.
+    #[arg(long)]
+    lower_case: bool,
+    /// A file fails when more than this share of its lines is rejected.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    max_reject_ratio: f64,
+    /// Memory for encoding, read-ahead included.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = units::parse_size)]
+    memory_limit: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Codec {
+    None,
+    Snappy,
+    Zstd,
+    Lz4,
+    Gzip,
+    Brotli,
+}
+
+impl From<Codec> for Compression {
+    fn from(codec: Codec) -> Self {
+        match codec {
+            Codec::None => Self::Uncompressed,
+            Codec::Snappy => Self::Snappy,
+            Codec::Zstd => Self::Zstd,
+            Codec::Lz4 => Self::Lz4,
+            Codec::Gzip => Self::Gzip,
+            Codec::Brotli => Self::Brotli,
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    let spool = Spool::new(&arguments.output);
+    let files = find(&arguments.files, &spool)?;
+    let options = ConvertOptions {
+        compression: arguments.compression.into(),
+        column_case: if arguments.lower_case { ColumnCase::Lower } else { ColumnCase::Preserve },
+        max_reject_ratio: arguments.max_reject_ratio,
+        memory_limit_bytes: arguments.memory_limit,
+        ..ConvertOptions::default()
+    };
+    let bytes = files.iter().filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum::<u64>();
+    let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
+    let began = Instant::now();
+    let converted = runtime.block_on(async {
+        let (progress, cancel, bar) = (Progress::default(), CancellationToken::new(), bar(bytes));
+        let converting = convert_files(&files, &arguments.output, &options, &progress, &cancel);
+        tokio::pin!(converting);
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        let converted = loop {
+            tokio::select! {
+                converted = &mut converting => break converted,
+                _ = ticks.tick() => bar.set_position(progress.bytes_read()),
+                interrupted = tokio::signal::ctrl_c() => {
+                    interrupted.context("SIGINT can't be listened for")?;
+                    cancel.cancel();
+                }
+            }
+        };
+        bar.finish_and_clear();
+        anyhow::Ok(converted?)
+    })?;
+    let seconds = began.elapsed().as_secs_f64().max(0.001);
+    let failed: Vec<_> = converted
+        .files
+        .iter()
+        .filter_map(|file| match file {
+            FileOutcome::Failed { file_key, reason, message } => Some((file_key, reason.as_str(), message)),
+            FileOutcome::Converted { .. } => None,
+        })
+        .collect();
+    for (file, reason, message) in &failed {
+        writeln!(io::stderr(), "penstock: {file} failed ({reason}): {message}")?;
+    }
+    writeln!(
+        out,
+        "{} rows, {} columns, {} rejected lines from {} files in {seconds:.1} s ({:.1} MB/s): {}",
+        converted.rows,
+        converted.columns.len(),
+        converted.rejected_rows,
+        files.len() - failed.len(),
+        bytes as f64 / 1e6 / seconds,
+        if converted.parts.is_empty() {
+            "no row, no output".to_owned()
+        } else {
+            arguments.output.display().to_string()
+        },
+    )?;
+    Ok(if failed.is_empty() { Exit::Ok } else { Exit::Troubled })
+}
+
+fn find(patterns: &[String], spool: &Spool) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for pattern in patterns {
+        if pattern == "-" {
+            files.push(spool.fill(&mut io::stdin().lock())?);
+        } else if Path::new(pattern).is_file() {
+            // A name with brackets is a name first.
+            files.push(PathBuf::from(pattern));
+        } else {
+            let matches = glob::glob(pattern).with_context(|| format!("`{pattern}` is no pattern of files"))?;
+            let before = files.len();
+            for path in matches {
+                let path = path.context("a folder can't be read")?;
+                if path.is_file() {
+                    files.push(path);
+                }
+            }
+            if files.len() == before {
+                bail!("no file matches `{pattern}`");
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn bar(bytes: u64) -> ProgressBar {
+    let target = if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(Some(bytes), target);
+    // A template that can't be read leaves the default bar: only looks are lost.
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes}  {bytes_per_sec}  {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Stdin on disk, beside the output, for as long as the conversion takes: it may have to be read more than once.
+struct Spool(PathBuf);
+
+impl Spool {
+    fn new(output: &Path) -> Self {
+        let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self(folder.join(format!(".penstock-stdin-{:08x}.ndjson", rand::random::<u32>())))
+    }
+
+    fn fill(&self, input: &mut dyn io::Read) -> anyhow::Result<PathBuf> {
+        let failed = || format!("stdin can't be kept in {}", self.0.display());
+        let mut file = File::create_new(&self.0).with_context(failed)?;
+        io::copy(input, &mut file).with_context(failed)?;
+        Ok(self.0.clone())
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        if self.0.exists()
+            && let Err(error) = std::fs::remove_file(&self.0)
+        {
+            tracing::warn!(file = %self.0.display(), %error, "A file with stdin's content was left behind.");
+        }
+    }
+}

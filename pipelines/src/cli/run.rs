@@ -1,0 +1,92 @@
+//! `penstock run`: runs a pipeline.
+
+use std::{io::Write, path::PathBuf, time::Instant};
+
+use anyhow::Context;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{App, Exit, land, progress::Progress, summary};
+use crate::{
+    loader::{Pipeline, load},
+    service::Service,
+};
+
+/// Run a pipeline: until it is stopped, or until nothing is left to do.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The pipeline's file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Run on this machine, with all state in this folder; no AWS account is needed.
+    #[arg(long, value_name = "DIR", env = "PENSTOCK_LOCAL")]
+    local: PathBuf,
+    /// Run only this service of the pipeline.
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Land these files first: a pattern like '/data/**/*.ndjson', or a folder. May be given several times.
+    #[arg(long, value_name = "PATTERN")]
+    land: Vec<String>,
+    /// Exit when nothing is left to do; what no threshold has closed is flushed.
+    #[arg(long)]
+    until_idle: bool,
+}
+
+/// Runs the command.
+pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    let pipeline = load(&arguments.file, &app.env, &app.registry)?;
+    let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
+    runtime.block_on(async {
+        let began = Instant::now();
+        let service = Service::start(
+            &pipeline,
+            arguments.service.as_deref(),
+            &arguments.local,
+            std::sync::Arc::clone(&app.registry),
+        )
+        .await?;
+        let ended = serve(&pipeline, arguments, &service, out, began).await;
+        let orderly = service.stop().await;
+        let exit = ended?;
+        Ok(if orderly { exit } else { Exit::Failed })
+    })
+}
+
+async fn serve(
+    pipeline: &Pipeline,
+    arguments: &Arguments,
+    service: &Service,
+    out: &mut dyn Write,
+    began: Instant,
+) -> anyhow::Result<Exit> {
+    let work = async {
+        let landed = land::land_all(pipeline, &arguments.land, service.cloud()).await?;
+        if !arguments.until_idle {
+            return std::future::pending().await;
+        }
+        let progress = Progress::new(landed);
+        let facts = service.until_idle(|facts| progress.show(facts)).await;
+        progress.finish();
+        facts
+    };
+    tokio::select! {
+        facts = work => {
+            let facts = facts?;
+            summary::write(out, &facts, &arguments.local.join("s3"), began.elapsed())?;
+            Ok(if summary::failures(&facts) == 0 { Exit::Ok } else { Exit::Troubled })
+        }
+        stopped = stop_signal() => stopped.map(|()| Exit::Ok),
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn stop_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be listened for")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT can't be listened for")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("Stopping: what is under way is finished or handed back.");
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! `penstock status`: how it stands with a pipeline, beside the service that runs it.
+
+use std::{io::Write, path::PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use penstock_engine::cloud::{
+    Cloud,
+    local::{LocalCloud, read_owner},
+};
+use serde_json::json;
+
+use super::{App, Exit};
+use crate::{
+    facts::{Facts, TRACKING_TABLE, queue_depths},
+    loader::load,
+};
+
+/// Show files and manifests by date and status, what is oldest, and what waits where.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The pipeline's file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The folder of the local cloud.
+    #[arg(long, value_name = "DIR", env = "PENSTOCK_LOCAL")]
+    local: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    let pipeline = load(&arguments.file, &app.env, &app.registry)?;
+    let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
+    runtime.block_on(async {
+        let cloud =
+            LocalCloud::open_read_only(&arguments.local, pipeline.naming.clone(), &pipeline.resources).await?;
+        let facts = Facts::read(&*cloud.table(TRACKING_TABLE).await?).await?;
+        let queues = queue_depths(&*cloud, pipeline.resources.queues.keys()).await?;
+        let owner = read_owner(&arguments.local).map(|owner| json!({ "pid": owner.pid }));
+        if arguments.json {
+            let depth = |depth: &penstock_engine::cloud::queue::QueueDepth| {
+                json!({ "visible": depth.visible, "in_flight": depth.in_flight, "delayed": depth.delayed })
+            };
+            let queues: serde_json::Map<_, _> = queues.iter().map(|(name, of)| (name.clone(), depth(of))).collect();
+            let status = json!({ "pipeline": pipeline.name, "owner": owner, "facts": facts, "queues": queues });
+            writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?;
+            return Ok(Exit::Ok);
+        }
+        for (date, of_date) in &facts.dates {
+            let list = |counts: &std::collections::BTreeMap<&str, u64>| {
+                counts.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ")
+            };
+            writeln!(out, "{date}  files:     {}", list(&of_date.files))?;
+            writeln!(out, "            manifests: {}", list(&of_date.manifests))?;
+            writeln!(out, "            rows: {}, rejected lines: {}", of_date.rows, of_date.rejected_rows)?;
+            if let Some(oldest) = &of_date.oldest_pending {
+                writeln!(out, "            oldest pending since {oldest}")?;
+            }
+        }
+        for (name, depth) in queues.iter().filter(|(_, depth)| depth.total() > 0) {
+            writeln!(
+                out,
+                "queue {name}: {} waiting, {} in work, {} delayed",
+                depth.visible, depth.in_flight, depth.delayed
+            )?;
+        }
+        for trouble in facts.failed_manifests.iter().chain(&facts.troubled_files) {
+            writeln!(out, "{} {}/{}: {}", trouble.state, trouble.date, trouble.key, trouble.reason)?;
+        }
+        Ok(Exit::Ok)
+    })
+}

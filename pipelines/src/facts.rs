@@ -1,0 +1,181 @@
+//! What the tracking table says of a pipeline's work: files and manifests by date and status.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use penstock_engine::cloud::{
+    Cloud, Table,
+    queue::QueueDepth,
+    table::{Query, query_all},
+};
+use penstock_operators::model::{
+    FileItem, FileState, ManifestItem, ManifestState, SHARDS, STATUS_INDEX, attribute, read_item,
+};
+use serde::Serialize;
+
+/// The short name of the tracking table.
+pub const TRACKING_TABLE: &str = "sqs-file-tracking";
+
+/// How it stands with each date, and with what needs a person.
+#[derive(Debug, Default, Serialize)]
+pub struct Facts {
+    /// By date.
+    pub dates: BTreeMap<String, DateFacts>,
+    /// Files that failed or were quarantined, with their reasons.
+    pub troubled_files: Vec<Trouble>,
+    /// Manifests that failed, with their reasons.
+    pub failed_manifests: Vec<Trouble>,
+    /// Finished manifests whose files haven't followed yet.
+    pub unsettled_manifests: u64,
+    /// The Parquet objects of completed manifests.
+    pub outputs: Vec<String>,
+}
+
+/// How it stands with a date.
+#[derive(Debug, Default, Serialize)]
+pub struct DateFacts {
+    /// Files by state.
+    pub files: BTreeMap<&'static str, u64>,
+    /// Manifests by state.
+    pub manifests: BTreeMap<&'static str, u64>,
+    /// Stored bytes of all files.
+    pub bytes: u64,
+    /// Rows of completed manifests.
+    pub rows: u64,
+    /// Rejected lines of completed manifests.
+    pub rejected_rows: u64,
+    /// Since when the oldest pending file waits.
+    pub oldest_pending: Option<String>,
+}
+
+/// Something that needs a person.
+#[derive(Debug, Serialize)]
+pub struct Trouble {
+    /// The file or manifest.
+    pub key: String,
+    /// Its date.
+    pub date: String,
+    /// Its state.
+    pub state: &'static str,
+    /// Why.
+    pub reason: String,
+}
+
+impl Facts {
+    /// Reads everything, by the index.
+    pub async fn read(table: &dyn Table) -> anyhow::Result<Self> {
+        let mut facts = Self::default();
+        for state in FileState::ALL {
+            for shard in 0..SHARDS {
+                for item in query_all(table, Query::index(STATUS_INDEX, state.status(shard))).await? {
+                    facts.add_file(state, &read_item("file", &item)?);
+                }
+            }
+        }
+        for state in ManifestState::ALL {
+            for item in query_all(table, Query::index(STATUS_INDEX, state.as_str())).await? {
+                if item.contains_key(attribute::SCHEMA_VERSION) {
+                    facts.add_manifest(&read_item("manifest", &item)?);
+                }
+            }
+        }
+        Ok(facts)
+    }
+
+    fn add_file(&mut self, state: FileState, file: &FileItem) {
+        let date = self.dates.entry(file.date_prefix.clone()).or_default();
+        *date.files.entry(state.as_str()).or_default() += 1;
+        date.bytes += file.size_bytes;
+        if state == FileState::Pending {
+            let older = match (&date.oldest_pending, &file.pending_since) {
+                (Some(oldest), Some(since)) => since < oldest,
+                (None, Some(_)) => true,
+                _ => false,
+            };
+            if older {
+                date.oldest_pending.clone_from(&file.pending_since);
+            }
+        }
+        if matches!(state, FileState::Failed | FileState::Quarantined) {
+            self.troubled_files.push(Trouble {
+                key: file.file_key.clone(),
+                date: file.date_prefix.clone(),
+                state: state.as_str(),
+                reason: file.error_message.clone().unwrap_or_default(),
+            });
+        }
+    }
+
+    fn add_manifest(&mut self, manifest: &ManifestItem) {
+        let date = self.dates.entry(manifest.date_prefix.clone()).or_default();
+        *date.manifests.entry(manifest.status.as_str()).or_default() += 1;
+        match manifest.status {
+            ManifestState::Completed => {
+                date.rows += manifest.rows.unwrap_or_default();
+                date.rejected_rows += manifest.rejected_rows.unwrap_or_default();
+                self.outputs.extend(manifest.outputs.iter().flatten().cloned());
+            }
+            ManifestState::Failed => self.failed_manifests.push(Trouble {
+                key: manifest.id().to_owned(),
+                date: manifest.date_prefix.clone(),
+                state: manifest.status.as_str(),
+                reason: manifest.error_message.clone().unwrap_or_default(),
+            }),
+            _ => {}
+        }
+        let is_done = matches!(manifest.status, ManifestState::Completed | ManifestState::Failed);
+        if is_done && manifest.settled_at.is_none() {
+            self.unsettled_manifests += 1;
+        }
+    }
+
+    /// Files in a state, over all dates.
+    pub fn files(&self, state: FileState) -> u64 {
+        self.dates.values().filter_map(|date| date.files.get(state.as_str())).sum()
+    }
+
+    /// All files.
+    pub fn all_files(&self) -> u64 {
+        self.dates.values().flat_map(|date| date.files.values()).sum()
+    }
+
+    /// Manifests in a state, over all dates.
+    pub fn manifests(&self, state: ManifestState) -> u64 {
+        self.dates.values().filter_map(|date| date.manifests.get(state.as_str())).sum()
+    }
+
+    /// Rows of completed manifests.
+    pub fn rows(&self) -> u64 {
+        self.dates.values().map(|date| date.rows).sum()
+    }
+
+    /// Rejected lines of completed manifests.
+    pub fn rejected_rows(&self) -> u64 {
+        self.dates.values().map(|date| date.rejected_rows).sum()
+    }
+
+    /// Stored bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.dates.values().map(|date| date.bytes).sum()
+    }
+
+    /// Files and manifests to which something is still to happen by itself.
+    pub fn unfinished(&self) -> u64 {
+        let files = self.files(FileState::Pending) + self.files(FileState::Manifested);
+        let states = [ManifestState::Assembling, ManifestState::Pending, ManifestState::Processing];
+        files + self.unsettled_manifests + states.map(|state| self.manifests(state)).iter().sum::<u64>()
+    }
+}
+
+/// About how many messages each queue holds.
+pub async fn queue_depths(
+    cloud: &dyn Cloud,
+    names: impl Iterator<Item = &String>,
+) -> anyhow::Result<BTreeMap<String, QueueDepth>> {
+    let mut depths = BTreeMap::new();
+    for name in names {
+        let depth = cloud.queue(name).await?.depth().await.with_context(|| format!("depth of queue {name}"))?;
+        depths.insert(name.clone(), depth);
+    }
+    Ok(depths)
+}

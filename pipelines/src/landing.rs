@@ -1,0 +1,127 @@
+//! Landing files of this machine: copies them into the folder of the input bucket, where the watch finds them.
+//!
+//! A copy appears whole or not at all, because it is renamed into place. Where a path says no date, the file belongs to
+//! the day on which it was last modified, so that landing the same files again lands nothing new.
+
+use std::{
+    fs,
+    path::{Component, Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use chrono::{DateTime, Utc};
+use penstock_operators::model::date_of_key;
+
+/// A file to land, and its key in the input bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Landing {
+    /// The file on this machine.
+    pub file: PathBuf,
+    /// Its key.
+    pub key: String,
+    /// Its size.
+    pub size_bytes: u64,
+}
+
+/// The files that a pattern names, with their keys below `prefix`. A folder stands for all that is in it.
+pub fn find(pattern: &str, prefix: &str) -> anyhow::Result<Vec<Landing>> {
+    let pattern = if Path::new(pattern).is_dir() {
+        format!("{}/**/*", pattern.trim_end_matches('/'))
+    } else {
+        pattern.to_owned()
+    };
+    let base = fixed_base(&pattern);
+    let mut found = Vec::new();
+    for path in glob::glob(&pattern).with_context(|| format!("`{pattern}` is no pattern of files"))? {
+        let path = path.context("a folder can't be read")?;
+        if path.is_file() {
+            found.push(landing(&path, &base, prefix)?);
+        }
+    }
+    if found.is_empty() {
+        bail!("no file matches `{pattern}`");
+    }
+    Ok(found)
+}
+
+fn landing(path: &Path, base: &Path, prefix: &str) -> anyhow::Result<Landing> {
+    let metadata = path.metadata().with_context(|| format!("{} can't be read", path.display()))?;
+    let below = path.strip_prefix(base).unwrap_or(path);
+    let names = below.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_str()),
+        _ => None,
+    });
+    let names: Option<Vec<&str>> = names.collect();
+    let Some(names) = names else { bail!("{} has a name that is not UTF-8", path.display()) };
+    let below = names.join("/");
+    let key = if date_of_key(&below).is_some() {
+        format!("{prefix}{below}")
+    } else {
+        let modified: DateTime<Utc> = metadata.modified().context("no time of modification")?.into();
+        format!("{prefix}{}/{below}", modified.format("%Y-%m-%d"))
+    };
+    Ok(Landing { file: path.to_owned(), key, size_bytes: metadata.len() })
+}
+
+/// The folders of a pattern before its first wildcard.
+fn fixed_base(pattern: &str) -> PathBuf {
+    let parts: Vec<Component> = Path::new(pattern).components().collect();
+    let is_wild = |part: &Component| part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
+    let fixed = parts.iter().position(is_wild).unwrap_or(parts.len().saturating_sub(1));
+    parts[..fixed].iter().collect()
+}
+
+/// Copies a file into the folder of the input bucket.
+pub fn land(landing: &Landing, bucket_dir: &Path) -> anyhow::Result<()> {
+    let target = bucket_dir.join(&landing.key);
+    let (Some(folder), Some(name)) = (target.parent(), target.file_name()) else {
+        bail!("{} has no place in a bucket", landing.key);
+    };
+    fs::create_dir_all(folder).with_context(|| format!("{} can't be made", folder.display()))?;
+    // Hidden names never land.
+    let copy = folder.join(format!(".{}.{:08x}.tmp", name.to_string_lossy(), rand::random::<u32>()));
+    fs::copy(&landing.file, &copy).with_context(|| format!("{} can't be copied", landing.file.display()))?;
+    fs::rename(&copy, &target).with_context(|| format!("{} can't be made", target.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_keep_what_stands_below_the_pattern_and_get_a_date_if_they_have_none() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a/2026-02-01/x.ndjson", "a/y.ndjson", "b.csv"] {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "{}\n").unwrap();
+        }
+        let pattern = format!("{}/**/*.ndjson", dir.path().display());
+        let mut keys: Vec<String> = find(&pattern, "in/").unwrap().into_iter().map(|landing| landing.key).collect();
+        keys.sort();
+        let today = Utc::now().format("%Y-%m-%d").to_string();
+        assert_eq!(keys, ["in/a/2026-02-01/x.ndjson".to_owned(), format!("in/{today}/a/y.ndjson")]);
+        assert_eq!(find(&dir.path().display().to_string(), "in/").unwrap().len(), 3);
+        assert!(
+            find(&format!("{}/*.parquet", dir.path().display()), "in/")
+                .unwrap_err()
+                .to_string()
+                .starts_with("no file matches")
+        );
+    }
+
+    #[test]
+    fn a_landed_file_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        fs::write(&file, "{}\n").unwrap();
+        let landing = Landing { file, key: "in/2026-02-01/f.ndjson".to_owned(), size_bytes: 3 };
+        land(&landing, &dir.path().join("bucket")).unwrap();
+        assert_eq!(fs::read(dir.path().join("bucket/in/2026-02-01/f.ndjson")).unwrap(), b"{}\n");
+        assert_eq!(
+            fs::read_dir(dir.path().join("bucket/in/2026-02-01")).unwrap().count(),
+            1,
+            "the copy was left behind"
+        );
+    }
+}

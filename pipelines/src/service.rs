@@ -1,0 +1,145 @@
+//! A pipeline that runs on one machine: its cloud, its folder watch and its operators, from start to orderly stop.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use penstock_engine::{
+    cloud::{
+        Cloud,
+        local::{LocalCloud, LocalOptions, folder_watch::WatchHandle},
+    },
+    graph::{Graph, Registry},
+    operator::{Command, Context},
+    runtime::{self, States},
+    time::Clock,
+};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    facts::{Facts, TRACKING_TABLE},
+    loader::Pipeline,
+};
+
+/// How often idleness is looked for.
+const IDLE_POLL: Duration = Duration::from_millis(200);
+
+/// A pipeline that runs.
+pub struct Service {
+    cloud: Arc<LocalCloud>,
+    watches: Vec<WatchHandle>,
+    runtime: runtime::Service,
+    folds: Vec<String>,
+    queues: Vec<String>,
+    shutdown_limit: Duration,
+}
+
+impl Service {
+    /// Starts `pipeline`, or one of its services, on the local cloud in `dir`. This process owns the folder until it
+    /// stops.
+    pub async fn start(
+        pipeline: &Pipeline,
+        service: Option<&str>,
+        dir: &Path,
+        registry: Arc<Registry>,
+    ) -> anyhow::Result<Self> {
+        let cloud = LocalCloud::open(dir, pipeline.naming.clone(), &pipeline.resources, LocalOptions::default())?;
+        let graph = chosen(pipeline, service)?;
+        let stop = CancellationToken::new();
+        let context = Context {
+            id: String::new(),
+            naming: pipeline.naming.clone(),
+            cloud: Arc::clone(&cloud) as Arc<dyn Cloud>,
+            clock: Clock::system(),
+            worker: format!("local-{}-{:08x}", std::process::id(), rand::random::<u32>()),
+            sole_process: true,
+            stop,
+        };
+        let ids_of = |type_name: &str| {
+            let nodes = graph.nodes.iter().filter(|node| node.type_name == type_name);
+            nodes.map(|node| node.id.clone()).collect::<Vec<_>>()
+        };
+        let queues = graph.nodes.iter().filter(|node| node.type_name == "queue");
+        let queues = queues.filter_map(|node| node.options.get("queue")?.as_str().map(str::to_owned)).collect();
+        let folds = ids_of("fold");
+        let runtime = runtime::Service::start(&graph, registry, context).await?;
+        let watches = cloud.watch(&CancellationToken::new()).await?;
+        tracing::info!(pipeline = pipeline.name, dir = %dir.display(), operators = graph.nodes.len(), "Service started.");
+        Ok(Self { cloud, watches, runtime, folds, queues, shutdown_limit: pipeline.shutdown_limit })
+    }
+
+    /// The cloud that it runs on.
+    pub fn cloud(&self) -> &LocalCloud {
+        &self.cloud
+    }
+
+    /// How its operators are.
+    pub fn states(&self) -> States {
+        self.runtime.states()
+    }
+
+    /// What its tracking table says.
+    pub async fn facts(&self) -> anyhow::Result<Facts> {
+        Facts::read(&*self.cloud.table(TRACKING_TABLE).await?).await
+    }
+
+    /// Waits until nothing is left to do: everything that lies in the folders has landed, no message waits, and every
+    /// file and manifest is final. Files that no threshold has closed are flushed.
+    pub async fn until_idle(&self, mut on_look: impl FnMut(&Facts)) -> anyhow::Result<Facts> {
+        loop {
+            let has_landed = self.has_landed().await?;
+            let facts = self.facts().await?;
+            on_look(&facts);
+            if has_landed {
+                // What was written between the two looks shows at the next one.
+                if facts.unfinished() == 0 && self.has_landed().await? && self.facts().await?.unfinished() == 0 {
+                    return Ok(facts);
+                }
+                if facts.dates.values().any(|date| date.files.contains_key("pending")) {
+                    self.flush().await?;
+                }
+            }
+            tokio::time::sleep(IDLE_POLL).await;
+        }
+    }
+
+    /// Closes manifests of whatever is pending.
+    pub async fn flush(&self) -> anyhow::Result<()> {
+        for fold in &self.folds {
+            let command = Command { name: "flush".to_owned(), arguments: json!({}) };
+            self.runtime.command(fold, command).await.with_context(|| format!("flush of {fold}"))?;
+        }
+        Ok(())
+    }
+
+    async fn has_landed(&self) -> anyhow::Result<bool> {
+        if !self.watches.iter().all(WatchHandle::is_settled) {
+            return Ok(false);
+        }
+        for queue in &self.queues {
+            if self.cloud.queue(queue).await?.depth().await?.total() > 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Stops in order, within the pipeline's limit. Whether all ended by itself.
+    pub async fn stop(self) -> bool {
+        for watch in self.watches {
+            watch.stop().await;
+        }
+        let orderly = self.runtime.stop(self.shutdown_limit).await;
+        tracing::info!(orderly, "Service stopped.");
+        orderly
+    }
+}
+
+fn chosen(pipeline: &Pipeline, service: Option<&str>) -> anyhow::Result<Graph> {
+    let Some(name) = service else { return Ok(pipeline.graph.clone()) };
+    let Some(ids) = pipeline.services.get(name) else {
+        let names: Vec<&str> = pipeline.services.keys().map(String::as_str).collect();
+        bail!("{} has no service `{name}`; it has: {}", pipeline.path.display(), names.join(", "));
+    };
+    pipeline.graph.subset(ids).with_context(|| format!("service `{name}` can't run by itself"))
+}
