@@ -3,5 +3,6 @@
 mod assignment;
 mod bed;
 mod failures;
+mod local;
 mod simulation;
 mod workers;
