@@ -118,11 +118,13 @@ impl Work {
         }
     }
 
-    /// Waits for the next round: a while, or until a shard has left this worker's hands.
+    /// Waits for the next round, which is at once when a shard has ended: its children can be read.
     pub async fn next(&mut self) {
-        tokio::select! {
-            Some(left) = self.tasks.join_next() => self.on_left(left),
-            () = sleep_until(self.next_round) => {}
+        while Instant::now() < self.next_round {
+            tokio::select! {
+                Some(left) = self.tasks.join_next() => self.on_left(left),
+                () = sleep_until(self.next_round) => {}
+            }
         }
     }
 
