@@ -58,7 +58,7 @@ pub use decide::{COUNTER, Holding, LEASE_ATTRIBUTES, LeaseState, OWNER, SCHEMA_V
 pub use lease::Lease;
 
 /// So many leases of others are watched at once; beyond that the ones not looked at for longest are forgotten.
-const WATCHED: usize = 10_000;
+const WATCHED: usize = 50_000;
 
 /// How leases are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,8 @@
 
 mod node;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,

@@ -104,7 +104,8 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
     let mut free = Vec::new();
     let mut undrained: Option<&str> = None;
     for stream in &facts.streams {
-        let mut all_done = stream.graph.is_known() && !stream.graph.is_enabled();
+        // One listing proves nothing: it may lack the very shard that isn't done.
+        let mut all_done = !stream.graph.is_enabled() && !stream.graph.is_unsettled();
         for shard in stream.shards() {
             let key = ShardKey { arn: stream.arn.to_owned(), shard: shard.clone() };
             let lease = stream.leases.get(shard);

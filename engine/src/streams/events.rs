@@ -315,3 +315,19 @@ impl ShardStuck<'_> {
         tracing::error!(table = self.table, shard = %self.shard, "Shard is stuck: {}.", self.reason);
     }
 }
+
+/// The worst lag has passed another quarter of what the stream keeps (F37).
+pub(super) struct LagNearRetention<'a> {
+    pub table: &'a str,
+    pub lag_secs: u64,
+    /// Quarters of the retention; from 4 on changes are lost.
+    pub quarter: u64,
+}
+
+impl LagNearRetention<'_> {
+    pub fn emit(self) {
+        count!("penstock_stream_lag_quarters_total", 1, "table" => self.table);
+        let (lag_secs, quarter) = (self.lag_secs, self.quarter);
+        tracing::error!(table = self.table, lag_secs, quarter, "Reading falls behind: at 4 quarters changes are lost.");
+    }
+}

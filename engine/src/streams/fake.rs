@@ -60,6 +60,11 @@ pub(super) fn sequence(n: u64) -> SequenceNumber {
     SequenceNumber(format!("{}{n}", "1000000000000000"))
 }
 
+fn hash(key: &str) -> u32 {
+    let hash = key.bytes().fold(7_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    hash.wrapping_mul(40_503) % HASHES
+}
+
 impl FakeStream {
     /// One stream with one open shard.
     pub fn new() -> Self {
@@ -104,14 +109,15 @@ impl FakeStream {
         self.state().page = records;
     }
 
+    /// Those of the first keys whose changes go to this shard.
+    pub fn key_of(&self, shard: &ShardId, keys: u64) -> Vec<String> {
+        let range = self.state().shard(shard).unwrap().range.clone();
+        (0..keys).map(|n| format!("key-{n}")).filter(|key| range.contains(&hash(key))).collect()
+    }
+
     /// A change of the item `key`; `value` goes into its sort key, so that a test knows it again.
     pub fn put(&self, key: &str, value: u64) {
         let mut state = self.state();
-        let hash = key
-            .bytes()
-            .fold(7_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)))
-            .wrapping_mul(40_503)
-            % HASHES;
         state.sequence += 1;
         let (n, now) = (state.sequence, state.started.elapsed().as_secs());
         let change = Change {
@@ -125,7 +131,7 @@ impl FakeStream {
             by_ttl: false,
         };
         let shards = &mut state.streams.last_mut().unwrap().shards;
-        let shard = shards.iter_mut().find(|shard| !shard.closed && shard.range.contains(&hash)).unwrap();
+        let shard = shards.iter_mut().find(|shard| !shard.closed && shard.range.contains(&hash(key))).unwrap();
         shard.records.push(Arc::new(change));
     }
 
@@ -178,9 +184,9 @@ impl FakeStream {
         self.state().failing.entry(operation).or_default().extend(std::iter::repeat_n(kind, times));
     }
 
-    /// The next full listings don't show the shard.
+    /// The next full listings don't show the shard; once for each shard.
     pub fn hide(&self, shard: &ShardId, listings: u32) {
-        self.state().hidden.insert(shard.clone(), listings);
+        self.state().hidden.entry(shard.clone()).or_insert(listings);
     }
 
     pub fn calls(&self, operation: &'static str) -> u64 {

@@ -5,11 +5,7 @@
 //! again is handed on again after a wait, by itself: later changes of the same item may have passed it, so effects must
 //! bear an older image after a newer one. The checkpoint never passes it (I5, F30).
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
@@ -25,6 +21,7 @@ use super::{
     events,
     frontier::Frontier,
     reader::Fetched,
+    retries::{self, Next, Retries},
     shard_item::{CHECKPOINT, Ending, Gap, ShardItem},
     status::{Progress, ShardState, Trouble},
 };
@@ -37,9 +34,6 @@ use crate::{
     },
     leases::Lease,
 };
-
-/// The longest wait before a failing change is offered again.
-const RETRY_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// The books of one shard.
 pub(super) struct Ledger {
@@ -54,8 +48,9 @@ pub(super) struct Ledger {
     pages: mpsc::Receiver<Fetched>,
     deliveries: mpsc::Sender<Vec<Delivery>>,
     outgoing: VecDeque<Vec<Delivery>>,
-    verdicts: (mpsc::UnboundedSender<(u64, Verdict)>, mpsc::UnboundedReceiver<(u64, Verdict)>),
-    retries: BTreeSet<(Instant, u64)>,
+    verdicts: mpsc::UnboundedReceiver<(u64, Verdict)>,
+    verdict_sender: mpsc::UnboundedSender<(u64, Verdict)>,
+    retries: Retries,
     dead_lettering: FuturesUnordered<BoxFuture<'static, u64>>,
     writing: Option<BoxFuture<'static, (ShardItem, Result<Outcome, CloudError>)>>,
     checkpoint_at: Instant,
@@ -80,7 +75,6 @@ pub(super) struct OwnedShard {
 struct Flight {
     change: Arc<Change>,
     attempts: u32,
-    answered: bool,
 }
 
 /// Why the books were closed.
@@ -114,6 +108,7 @@ impl Ledger {
         deliveries: mpsc::Sender<Vec<Delivery>>,
         pass_over_before_secs: Option<i64>,
     ) -> Self {
+        let (verdict_sender, verdicts) = mpsc::unbounded_channel();
         Self {
             frontier: Frontier::new(shard.item.checkpoint.clone()),
             gap: shard.item.gap.clone(),
@@ -124,8 +119,9 @@ impl Ledger {
             pages,
             deliveries,
             outgoing: VecDeque::new(),
-            verdicts: mpsc::unbounded_channel(),
-            retries: BTreeSet::new(),
+            verdicts,
+            verdict_sender,
+            retries: Retries::default(),
             dead_lettering: FuturesUnordered::new(),
             writing: None,
             checkpoint_at: Instant::now(),
@@ -177,7 +173,7 @@ impl Ledger {
             biased;
             () = lost.cancelled() => Event::Lost,
             () = give_back.cancelled(), if !draining => Event::Asked,
-            Some((id, verdict)) = self.verdicts.1.recv() => Event::Verdict(id, verdict),
+            Some((id, verdict)) = self.verdicts.recv() => Event::Verdict(id, verdict),
             (item, outcome) = async { match &mut self.writing {
                 Some(writing) => writing.await,
                 None => std::future::pending().await,
@@ -198,7 +194,7 @@ impl Ledger {
     }
 
     fn next_wake(&self) -> Option<Instant> {
-        let retry = self.retries.first().map(|(at, _)| *at).filter(|_| self.drain_until.is_none());
+        let retry = self.retries.next().filter(|_| self.drain_until.is_none());
         let checkpoint = (self.is_dirty() && self.writing.is_none()).then_some(self.checkpoint_at);
         [retry, checkpoint, self.drain_until].into_iter().flatten().min()
     }
@@ -243,7 +239,7 @@ impl Ledger {
             {
                 gap.to = Some(change.sequence.clone());
             }
-            let flight = Flight { change: Arc::clone(&change), attempts: 0, answered: false };
+            let flight = Flight { change: Arc::clone(&change), attempts: 0 };
             let id = self.frontier.push(change.sequence.clone(), flight);
             if self.pass_over_before_secs.is_some_and(|before| change.created_secs < before) {
                 self.frontier.ack(id);
@@ -256,7 +252,7 @@ impl Ledger {
     }
 
     fn delivery(&self, id: u64, change: Arc<Change>) -> Delivery {
-        Delivery { change, ack: Ack::new(id, self.verdicts.0.clone()) }
+        Delivery { change, ack: Ack::new(id, self.verdict_sender.clone()) }
     }
 
     fn send(&mut self, batch: Vec<Delivery>) {
@@ -269,42 +265,34 @@ impl Ledger {
     fn on_verdict(&mut self, id: u64, verdict: Verdict) {
         let Some(flight) = self.frontier.get_mut(id) else { return };
         self.unanswered -= 1;
-        flight.answered = true;
         flight.attempts += 1;
-        let (dead, reason) = match verdict {
-            Verdict::Done => return self.on_done(id),
-            Verdict::Retry(reason) => (false, reason),
-            Verdict::Dead(reason) => (true, reason),
-        };
-        if self.drain_until.is_some() {
+        let attempts = flight.attempts;
+        let options = Arc::clone(&self.shard.shared.options);
+        let queue = self.shard.shared.dead_letter.clone();
+        let next = retries::after(verdict, attempts, &options, queue);
+        let change = Arc::clone(&flight.change);
+        if self.drain_until.is_some() && !matches!(next, Next::Done) {
             return; // It stays behind the frontier: whoever reads the shard next is offered it.
         }
-        let options = &self.shard.shared.options;
-        let attempts = flight.attempts;
-        let used_up = dead || attempts >= options.max_attempts;
-        let failure = Failure { change: Arc::clone(&flight.change), reason, attempts };
-        match &self.shard.shared.dead_letter {
-            Some(queue) if used_up => {
-                let sent = dead_letter::send(
-                    Arc::clone(queue),
-                    self.shard.key.clone(),
-                    failure,
-                    Arc::clone(&self.shard.shared),
-                );
+        match next {
+            Next::Done => self.on_done(id),
+            Next::DeadLetter { queue, reason } => {
+                let failure = Failure { change, reason, attempts };
+                let sent = dead_letter::send(queue, self.shard.key.clone(), failure, Arc::clone(&self.shard.shared));
                 self.dead_lettering.push(sent.map(move |()| id).boxed());
             }
-            _ => {
-                let wait = options.retry_wait.saturating_mul(1 << (attempts - 1).min(16)).min(RETRY_WAIT_MAX);
-                events::RecordFailed { table: &options.table, key: &self.shard.key, failure: &failure, used_up, wait }
-                    .emit();
+            Next::Again { reason, wait, used_up } => {
+                let failure = Failure { change, reason, attempts };
+                let (table, key) = (&options.table, &self.shard.key);
+                events::RecordFailed { table, key, failure: &failure, used_up, wait }.emit();
                 if used_up {
-                    let sequence = &failure.change.sequence;
-                    let text = format!("change {sequence} fails ({attempts} attempts): {}", failure.reason);
-                    self.shard
-                        .progress
-                        .set_trouble(Trouble::Record, Some(text + "; set dead_letter to a queue to go on without it"));
+                    let text = format!(
+                        "change {} fails ({attempts} attempts): {}; set dead_letter to a queue to go on without it",
+                        failure.change.sequence, failure.reason
+                    );
+                    self.shard.progress.set_trouble(Trouble::Record, Some(text));
                 }
-                self.retries.insert((Instant::now() + wait, id));
+                self.retries.insert(Instant::now() + wait, id);
             }
         }
     }
@@ -319,15 +307,13 @@ impl Ledger {
     }
 
     fn offer_again(&mut self) {
+        if self.drain_until.is_some() {
+            return;
+        }
         let now = Instant::now();
         let mut batch = Vec::new();
-        while let Some((at, id)) = self.retries.first().copied().filter(|_| self.drain_until.is_none()) {
-            if at > now {
-                break;
-            }
-            self.retries.remove(&(at, id));
+        while let Some(id) = self.retries.take_due(now) {
             if let Some(flight) = self.frontier.get_mut(id) {
-                flight.answered = false;
                 let change = Arc::clone(&flight.change);
                 batch.push(self.delivery(id, change));
             }

@@ -50,6 +50,8 @@ pub mod frontier;
 mod ledger;
 mod options;
 mod reader;
+mod retries;
+mod rounds;
 mod shard;
 pub mod shard_graph;
 pub mod shard_item;

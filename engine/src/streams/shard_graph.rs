@@ -126,6 +126,7 @@ impl ShardGraph {
         self.listings < CONFIRMATIONS
             || self.nodes.values().any(|node| node.missing > 0)
             || self.unlisted.values().any(|count| *count < CONFIRMATIONS)
+            || self.enabled && self.nodes.values().any(|node| node.childless > 0)
     }
 
     /// Whether the stream still takes changes.

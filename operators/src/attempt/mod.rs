@@ -380,7 +380,13 @@ impl Worker {
             .map_err(|error| AttemptError::Failed(format!("its report can't be written as JSON: {error}")))?;
         let put = self.manifests.store.put_opts(&Path::from(key.as_str()), body.into(), PutMode::Create.into()).await;
         let etag = put.map_err(|error| AttemptError::Failed(format!("its report {key}: {error}")))?.e_tag;
+        let mut failures = report.files.iter().filter_map(|file| Some((file, file.failure.as_deref()?)));
+        let first_failure = failures.next().map(|(file, failure)| {
+            let message = file.message.as_deref().unwrap_or_default();
+            format!("{}: {failure}: {message}", file.file_key)
+        });
         Ok(Commit {
+            first_failure,
             token: conversion.token.clone(),
             uploads: converted.parts.iter().map(|part| part.upload.clone()).collect(),
             report_key: key,

@@ -118,7 +118,13 @@ pub fn complete(
 ) -> Result<Write, OperatorError> {
     let condition =
         Condition::equals(attribute::STATUS, ManifestState::Processing.as_str()).and(this_commit(manifest)?);
-    Ok(Write::update(manifest.key(), condition)
+    let mut write = Write::update(manifest.key(), condition);
+    // What an earlier attempt failed of is no news; what some files failed of is.
+    write = match &commit.first_failure {
+        Some(failure) => write.set("error_message", cut(failure)),
+        None => write.remove("error_message"),
+    };
+    Ok(write
         .set(attribute::STATUS, ManifestState::Completed.as_str())
         .set_value("outputs", AttributeValue::L(outputs.iter().cloned().map(AttributeValue::S).collect()))
         .set_number("rows", commit.rows)
@@ -235,6 +241,7 @@ mod tests {
             rows: 1,
             rejected_rows: 0,
             failed_files: 0,
+            first_failure: None,
         }
     }
 

@@ -144,3 +144,35 @@ pub enum Compression {
     Lz4,
     Zstd,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_written_as_people_write_them() {
+        let text = r#"{"part_bytes": "256MiB", "column_case": "lower", "compression": "zstd"}"#;
+        let options: ConvertOptions = serde_json::from_str(text).unwrap();
+        assert_eq!((options.part_bytes, options.column_case), (256 << 20, ColumnCase::Lower));
+        assert_eq!(options.max_passes, ConvertOptions::default().max_passes);
+        options.check().unwrap();
+        let again: ConvertOptions = serde_json::from_str(&serde_json::to_string(&options).unwrap()).unwrap();
+        assert_eq!(again, options);
+        assert!(serde_json::from_str::<ConvertOptions>(r#"{"part_size": "1MiB"}"#).is_err());
+        let schema = serde_json::to_value(schemars::schema_for!(ConvertOptions)).unwrap();
+        assert_eq!(schema["properties"]["part_bytes"]["type"], "string");
+        assert_eq!(schema["additionalProperties"], false);
+    }
+
+    #[test]
+    fn what_can_t_be_right_is_said() {
+        let wrong = [
+            ConvertOptions { max_line_bytes: 2 << 30, ..ConvertOptions::default() },
+            ConvertOptions { part_bytes: 1 << 20, ..ConvertOptions::default() },
+            ConvertOptions { max_reject_ratio: 1.5, ..ConvertOptions::default() },
+            ConvertOptions { target_partitions: Some(0), ..ConvertOptions::default() },
+        ];
+        assert!(wrong.iter().all(|options| options.check().is_err_and(|error| !error.is_transient())));
+        ConvertOptions::default().check().unwrap();
+    }
+}

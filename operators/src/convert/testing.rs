@@ -134,7 +134,7 @@ impl World {
     /// Converts, checks that exactly the uploads of the result are left, and reads them.
     pub(super) async fn converted(&self) -> (Converted, Vec<Row>) {
         let converted = self.convert().await.unwrap();
-        self.settle().await;
+        self.settle(converted.parts.len()).await;
         let left: Vec<_> = self.stage.open.lock().unwrap().keys().cloned().collect();
         let mut kept: Vec<_> = converted.parts.iter().map(|part| part.upload.id.clone()).collect();
         kept.sort();
@@ -144,12 +144,14 @@ impl World {
         (converted, rows)
     }
 
-    /// Waits for aborts on their way.
-    pub(super) async fn settle(&self) {
-        for _ in 0..200 {
-            tokio::task::yield_now().await;
+    /// Waits until aborts on their way have left no more than `uploads`.
+    pub(super) async fn settle(&self, uploads: usize) {
+        for _ in 0..1000 {
+            if self.stage.open.lock().unwrap().len() <= uploads {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 
     /// The bytes of a staged part.

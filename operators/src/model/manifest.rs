@@ -222,6 +222,9 @@ pub struct Commit {
     pub rejected_rows: u64,
     /// Files that failed.
     pub failed_files: u64,
+    /// Why the first of them failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_failure: Option<String>,
 }
 
 /// The JSON object of a manifest: created once, and from then on the membership.

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{App, Exit};
 use crate::{
     facts::{Facts, TRACKING_TABLE, queue_depths},
+    lag,
     loader::load,
 };
 
@@ -39,13 +40,15 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
             LocalCloud::open_read_only(&arguments.local, pipeline.naming.clone(), &pipeline.resources).await?;
         let facts = Facts::read(&*cloud.table(TRACKING_TABLE).await?).await?;
         let queues = queue_depths(&*cloud, pipeline.resources.queues.keys()).await?;
+        let lags = lag::read(&pipeline, &*cloud).await?;
         let owner = read_owner(&arguments.local).map(|owner| json!({ "pid": owner.pid }));
         if arguments.json {
             let depth = |depth: &penstock_engine::cloud::queue::QueueDepth| {
                 json!({ "visible": depth.visible, "in_flight": depth.in_flight, "delayed": depth.delayed })
             };
             let queues: serde_json::Map<_, _> = queues.iter().map(|(name, of)| (name.clone(), depth(of))).collect();
-            let status = json!({ "pipeline": pipeline.name, "owner": owner, "facts": facts, "queues": queues });
+            let status = json!({ "pipeline": pipeline.name, "owner": owner, "facts": facts, "queues": queues,
+                                 "lag": lags });
             writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?;
             return Ok(Exit::Ok);
         }
@@ -66,6 +69,17 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
                 "queue {name}: {} waiting, {} in work, {} delayed",
                 depth.visible, depth.in_flight, depth.delayed
             )?;
+        }
+        for lag in &lags {
+            let owner = lag.owner.as_deref().unwrap_or("nobody");
+            match &lag.problem {
+                Some(problem) => writeln!(out, "{} {}: {problem}", lag.source, lag.shard)?,
+                None => writeln!(
+                    out,
+                    "{} {}: {} records behind, the oldest {} s old, read by {owner}",
+                    lag.source, lag.shard, lag.records, lag.secs
+                )?,
+            }
         }
         for trouble in facts.failed_manifests.iter().chain(&facts.troubled_files) {
             writeln!(out, "{} {}/{}: {}", trouble.state, trouble.date, trouble.key, trouble.reason)?;

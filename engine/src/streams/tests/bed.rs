@@ -42,6 +42,7 @@ pub struct Bed {
     pub stream: FakeStream,
     pub table: FakeTable,
     pub queue: FakeQueue,
+    started: Instant,
     pub log: Arc<Mutex<Vec<Seen>>>,
 }
 
@@ -67,14 +68,14 @@ pub async fn secs(secs: u64) {
 impl Bed {
     pub fn new() -> Self {
         let (stream, table) = (FakeStream::new(), FakeTable::new());
-        Self { stream, table, queue: FakeQueue::default(), log: Arc::default() }
+        Self { stream, table, queue: FakeQueue::default(), started: Instant::now(), log: Arc::default() }
     }
 
     pub fn worker(&self, name: &str, options: ChangeStreamOptions, handler: Handler) -> Worker {
         let (table, network) = self.table.host();
         let leases = Leases::new(table, name, LeaseOptions { length: LENGTH, sole_process: false });
         let dead_letter = options.dead_letter.as_ref().map(|_| Arc::new(self.queue.clone()) as _);
-        let started = Instant::now();
+        let started = self.started;
         let clock = Clock::from_fn(move || {
             let secs = 1_770_000_000 + started.elapsed().as_secs() as i64;
             chrono::DateTime::from_timestamp(secs, 0).unwrap()

@@ -176,6 +176,8 @@ impl ExecutionPlan for ParquetPartsExec {
             .session_config()
             .get_extension::<Outlets>()
             .ok_or_else(|| internal_datafusion_err!("the session has no buckets to write to"))?;
+        // Held until the task is gone, so that whoever waits for the aborts waits for those that it will cause.
+        let running = outlets.aborts.token();
         let task = PartTask {
             node: self.node.clone(),
             part: partition,
@@ -190,7 +192,10 @@ impl ExecutionPlan for ParquetPartsExec {
         // Room for one batch, no more: see the end of PartTask::run.
         let mut stream = RecordBatchReceiverStreamBuilder::new(note::schema(), 1);
         let notes = stream.tx();
-        stream.spawn(async move { task.run(notes).await });
+        stream.spawn(async move {
+            let _running = running;
+            task.run(notes).await
+        });
         Ok(stream.build())
     }
 

@@ -218,9 +218,10 @@ async fn a_dropped_or_cancelled_conversion_aborts_its_uploads() {
                 world.cancel.cancel();
             });
             assert!(matches!(result, Err(ConvertError::Cancelled)));
+            assert!(world.stage.open.lock().unwrap().is_empty(), "an error comes after its aborts");
             world.cancel = tokio_util::sync::CancellationToken::new();
         }
-        world.settle().await;
+        world.settle(0).await;
         assert!(world.stage.open.lock().unwrap().is_empty());
     }
 }

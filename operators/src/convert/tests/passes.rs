@@ -92,7 +92,7 @@ async fn files_that_go_on_failing_end_the_conversion() {
     let world = fading(&[(1, 0), (2, 1), (3, 2), (4, 3), (5, 4)]).await;
     let error = world.convert().await.unwrap_err();
     assert!(matches!(error, ConvertError::Unstable { files: 1 }) && error.is_transient());
-    world.settle().await;
+    world.settle(0).await;
     assert!(world.stage.open.lock().unwrap().is_empty());
 }
 
@@ -145,7 +145,7 @@ async fn a_catalog_that_keeps_nothing_is_an_error() {
     let World { conversion, options, progress, cancel, .. } = &world;
     let error = convert(conversion, &world.buckets(), &Deaf, options, progress, cancel).await.unwrap_err();
     assert!(matches!(error, ConvertError::Catalog { transient: false, .. }));
-    world.settle().await;
+    world.settle(0).await;
     assert!(world.stage.open.lock().unwrap().is_empty());
 }
 

@@ -1,0 +1,385 @@
+//! The loop of a consumer: look at streams, shards and leases, decide, carry it out; and keep the shards that are read.
+//!
+//! A round that fails changes nothing for those.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    task::{self, JoinSet},
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    assignment::{self, Facts, LeaseFacts, Plan, ShardKey, StreamFacts},
+    consumer::{Delivery, Known, Shared},
+    events,
+    first_start::{self, FirstStart},
+    shard::{Left, Taken, read_shard},
+    shard_graph::ShardGraph,
+    shard_item::ShardItem,
+    status::{self, Progress, ShardState},
+};
+use crate::{
+    cloud::{CloudError, ErrorKind, change_stream::ShardId, limits::STREAM_RETENTION_HOURS},
+    leases::{Lease, LeaseState},
+};
+
+/// So soon a listing is repeated that left something open.
+const RELIST: Duration = Duration::from_millis(500);
+
+/// So long a shard rests that couldn't be opened.
+const REST: Duration = Duration::from_secs(5);
+
+/// How long a stream keeps a change.
+const RETENTION_SECS: u64 = STREAM_RETENTION_HOURS as u64 * 3600;
+
+/// So many tombstones go in a round.
+const BURIALS: usize = 5;
+
+/// What the loop of a consumer keeps from round to round.
+pub(super) struct Work {
+    shared: Arc<Shared>,
+    deliveries: mpsc::Sender<Vec<Delivery>>,
+    stop: CancellationToken,
+    tasks: JoinSet<(ShardKey, Left)>,
+    owned: BTreeMap<ShardKey, Owned>,
+    streams: Vec<KnownStream>,
+    list_streams_at: Instant,
+    first_start: FirstStart,
+    presence: Option<Lease>,
+    free_rounds: BTreeMap<ShardKey, u32>,
+    uneven_rounds: u32,
+    resting: BTreeMap<ShardKey, (Instant, String)>,
+    stuck: BTreeSet<ShardKey>,
+    /// How many quarters of the retention the worst lag amounts to.
+    lag_quarter: u64,
+    next_round: Instant,
+}
+
+struct Owned {
+    give_back: CancellationToken,
+    giving: bool,
+    task: task::Id,
+}
+
+/// One stream of the table.
+struct KnownStream {
+    arn: String,
+    graph: ShardGraph,
+    list_at: Instant,
+    /// The wait after the next listing that leaves something open.
+    relist: Duration,
+    leases: BTreeMap<ShardId, LeaseFacts>,
+}
+
+impl KnownStream {
+    fn new(arn: String) -> Self {
+        let graph = ShardGraph::default();
+        Self { arn, graph, list_at: Instant::now(), relist: RELIST, leases: BTreeMap::new() }
+    }
+
+    /// When to list next: soon, and then less and less soon, while the last listing left something open.
+    fn schedule(&mut self, every: Duration) {
+        if self.graph.is_unsettled() || !self.graph.is_known() {
+            self.list_at = Instant::now() + self.relist.min(every);
+            self.relist = (self.relist * 2).min(every);
+        } else {
+            self.list_at = Instant::now() + every;
+            self.relist = RELIST;
+        }
+    }
+}
+
+impl Work {
+    pub fn new(shared: Arc<Shared>, deliveries: mpsc::Sender<Vec<Delivery>>, stop: CancellationToken) -> Self {
+        let now = Instant::now();
+        Self {
+            shared,
+            deliveries,
+            stop,
+            tasks: JoinSet::new(),
+            owned: BTreeMap::new(),
+            streams: Vec::new(),
+            list_streams_at: now,
+            first_start: FirstStart::default(),
+            presence: None,
+            free_rounds: BTreeMap::new(),
+            uneven_rounds: 0,
+            resting: BTreeMap::new(),
+            stuck: BTreeSet::new(),
+            lag_quarter: 0,
+            next_round: now,
+        }
+    }
+
+    /// Waits for the next round: a while, or until a shard has left this worker's hands.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            Some(left) = self.tasks.join_next() => self.on_left(left),
+            () = sleep_until(self.next_round) => {}
+        }
+    }
+
+    pub async fn round(&mut self) {
+        self.next_round = Instant::now() + self.shared.options.balance_every;
+        if let Err(error) = self.try_round().await {
+            events::RoundFailed { table: &self.shared.options.table, error: &error.to_string() }.emit();
+        }
+    }
+
+    async fn try_round(&mut self) -> Result<(), CloudError> {
+        self.list_shards().await?;
+        let workers = self.see_workers().await?;
+        if !self.first_start.settle(&self.shared, self.streams.iter().map(|s| (s.arn.as_str(), &s.graph))).await? {
+            return Ok(()); // Another worker is at it.
+        }
+        for stream in &mut self.streams {
+            stream.leases = read_leases(&self.shared, &stream.arn).await?;
+        }
+        let plan = self.plan(workers);
+        self.note(&plan);
+        self.carry_out(plan).await
+    }
+
+    /// Lists streams and shards where that is due. A stream that can't be listed keeps its old graph, and its shards go
+    /// on (F32).
+    async fn list_shards(&mut self) -> Result<(), CloudError> {
+        let now = Instant::now();
+        if now >= self.list_streams_at {
+            let arns = self.shared.discovery.streams().await?;
+            self.list_streams_at = now + self.shared.options.discover_every;
+            self.streams.retain(|stream| arns.contains(&stream.arn));
+            for (at, arn) in arns.into_iter().enumerate() {
+                if !self.streams.iter().any(|stream| stream.arn == arn) {
+                    self.streams.insert(at.min(self.streams.len()), KnownStream::new(arn));
+                }
+            }
+        }
+        for stream in self.streams.iter_mut().filter(|stream| now >= stream.list_at) {
+            match self.shared.discovery.list(&stream.arn).await {
+                Ok(listing) => stream.graph.observe(&listing),
+                // Gone since the streams were listed: the next listing of them knows.
+                Err(error) if error.kind == ErrorKind::NotFound => self.list_streams_at = now,
+                Err(_) => {}
+            }
+            for shard in stream.graph.holes() {
+                events::ShardHole { table: &self.shared.options.table, arn: &stream.arn, shard }.emit();
+            }
+            stream.schedule(self.shared.options.discover_every);
+        }
+        Ok(())
+    }
+
+    /// Shows that this worker is there, and finds out who else is.
+    async fn see_workers(&mut self) -> Result<BTreeSet<String>, CloudError> {
+        let (leases, scope) = (&self.shared.leases, first_start::scope(&self.shared.options.table));
+        if !self.presence.as_ref().is_some_and(Lease::is_held) {
+            self.presence = leases.try_acquire(&scope, &first_start::worker_id(leases.owner())).await?;
+        }
+        let mut workers = BTreeSet::from([leases.owner().to_owned()]);
+        for listed in leases.list(&scope).await? {
+            match listed.state {
+                LeaseState::Held { owner, .. } if first_start::is_worker(&listed.id) => {
+                    workers.insert(owner);
+                }
+                // Its worker died without a word: nobody else would ever remove it.
+                LeaseState::Dead { .. } if first_start::is_worker(&listed.id) => {
+                    if let Some(lease) = leases.try_acquire(&scope, &listed.id).await? {
+                        lease.retire().await;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(workers)
+    }
+
+    fn plan(&self, workers: BTreeSet<String>) -> Plan {
+        let is_mine = |(_, owned): &(&ShardKey, &Owned)| !owned.giving;
+        let facts = Facts {
+            me: self.shared.leases.owner(),
+            streams: self.streams.iter().map(|s| StreamFacts::new(&s.arn, &s.graph, &s.leases)).collect(),
+            workers,
+            mine: self.owned.iter().filter(is_mine).map(|(key, _)| key.clone()).collect(),
+            giving: self.owned.values().filter(|owned| owned.giving).count(),
+            free_rounds: &self.free_rounds,
+            uneven_rounds: self.uneven_rounds,
+        };
+        assignment::plan(&facts)
+    }
+
+    /// Keeps what the next round needs to know, and what people want to see.
+    fn note(&mut self, plan: &Plan) {
+        self.uneven_rounds = if plan.uneven { self.uneven_rounds + 1 } else { 0 };
+        self.free_rounds =
+            plan.free.iter().map(|key| (key.clone(), self.free_rounds.get(key).map_or(1, |n| n + 1))).collect();
+        let mut known = BTreeMap::new();
+        let progress = |key: &ShardKey| {
+            let owned = self.owned.contains_key(key);
+            self.shared.shards().get(key).and_then(|known| known.progress.clone()).filter(|_| owned)
+        };
+        for stream in &self.streams {
+            let facts = StreamFacts::new(&stream.arn, &stream.graph, &stream.leases);
+            for shard in facts.shards() {
+                let key = ShardKey { arn: stream.arn.clone(), shard: shard.clone() };
+                let lease = stream.leases.get(shard);
+                let reason = self.resting.get(&key).map(|(_, reason)| reason.clone());
+                let reason = reason.or_else(|| plan.waiting.get(&key).cloned());
+                let (owner, state) = match lease.map(|lease| &lease.state) {
+                    _ if facts.standing(shard) == assignment::Standing::Done => (None, ShardState::Ended),
+                    Some(LeaseState::Held { owner, .. }) => (Some(owner.clone()), ShardState::Elsewhere),
+                    _ if plan.waiting.contains_key(&key) => (None, ShardState::Waiting),
+                    _ => (None, ShardState::Free),
+                };
+                let item = lease.map(|lease| lease.item.clone()).unwrap_or_default();
+                let progress = progress(&key);
+                known.insert(key, Known { owner, state, item, reason, progress });
+            }
+        }
+        *self.shared.shards() = known;
+    }
+
+    async fn carry_out(&mut self, plan: Plan) -> Result<(), CloudError> {
+        let now = Instant::now();
+        self.resting.retain(|_, (until, _)| *until > now);
+        if let Some(owned) = plan.give.as_ref().and_then(|key| self.owned.get_mut(key)) {
+            owned.giving = true;
+            owned.give_back.cancel();
+        }
+        for key in plan.take {
+            if !self.stop.is_cancelled() && !self.resting.contains_key(&key) && !self.owned.contains_key(&key) {
+                self.take(key).await?;
+            }
+        }
+        for key in plan.buried.iter().take(BURIALS) {
+            if let Some(lease) = self.shared.leases.try_acquire(&key.arn, &key.shard.0).await? {
+                lease.retire().await;
+                events::TombstoneRemoved { table: &self.shared.options.table, key }.emit();
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, key: ShardKey) -> Result<(), CloudError> {
+        let Some(lease) = self.shared.leases.try_acquire(&key.arn, &key.shard.0).await? else { return Ok(()) };
+        let stream = self.streams.iter().find(|stream| stream.arn == key.arn);
+        let node = stream.and_then(|stream| stream.graph.get(&key.shard));
+        let (parent, closed) = node.map_or((None, false), |node| (node.parent.clone(), node.closed));
+        let item = ShardItem::decode(&key.arn, &key.shard.0, lease.item())?;
+        let progress = Arc::new(Progress::new(item.checkpoint.clone()));
+        let owner = Some(self.shared.leases.owner().to_owned());
+        let known =
+            Known { owner, state: ShardState::Reading, item, reason: None, progress: Some(Arc::clone(&progress)) };
+        self.shared.shards().insert(key.clone(), known);
+        let give_back = self.stop.child_token();
+        let taken = Taken { key: key.clone(), lease, parent, closed, progress };
+        let reading = read_shard(Arc::clone(&self.shared), taken, self.deliveries.clone(), give_back.clone());
+        let task = self.tasks.spawn(reading).id();
+        self.owned.insert(key, Owned { give_back, giving: false, task });
+        self.shared.readers.store(self.owned.len(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn on_left(&mut self, left: Result<(ShardKey, Left), tokio::task::JoinError>) {
+        match left {
+            Ok((key, left)) => {
+                self.forget(&key);
+                match left {
+                    Left::Ended(children) => {
+                        if let Some(stream) = self.streams.iter_mut().find(|stream| stream.arn == key.arn) {
+                            children.iter().for_each(|child| stream.graph.add(child));
+                            stream.list_at = stream.list_at.min(Instant::now() + RELIST);
+                            stream.relist = RELIST;
+                        }
+                        self.next_round = Instant::now();
+                    }
+                    Left::Open => {}
+                    Left::Failed(reason) => {
+                        self.resting.insert(key, (Instant::now() + REST, reason));
+                    }
+                }
+            }
+            Err(error) => {
+                // It panicked, and gave its lease back as it unwound.
+                let task = error.id();
+                let key = self.owned.iter().find(|(_, owned)| owned.task == task).map(|(key, _)| key.clone());
+                let Some(key) = key else { return };
+                let reason = format!("its reader failed: {error}");
+                events::ShardClosed {
+                    table: &self.shared.options.table,
+                    key: &key,
+                    how: "failed",
+                    checkpoint: None,
+                    reason: &reason,
+                }
+                .emit();
+                self.forget(&key);
+                self.resting.insert(key, (Instant::now() + REST, reason));
+            }
+        }
+    }
+
+    fn forget(&mut self, key: &ShardKey) {
+        self.owned.remove(key);
+        self.shared.readers.store(self.owned.len(), Ordering::Relaxed);
+        if let Some(known) = self.shared.shards().get_mut(key) {
+            (known.owner, known.state, known.progress) = (None, ShardState::Free, None);
+        }
+    }
+
+    /// The watchdog: what is stuck is said once and counted, and the gauges show the worst.
+    pub fn watch(&mut self) {
+        let table = &self.shared.options.table;
+        let shards = status::Reporter::shards(&*self.shared);
+        let mut stuck = BTreeSet::new();
+        for status in shards.iter().filter(|status| matches!(status.state, ShardState::Stuck | ShardState::Stopped)) {
+            let key = ShardKey { arn: status.arn.clone(), shard: status.shard.clone() };
+            if !self.stuck.contains(&key) {
+                let reason = status.reason.as_deref().unwrap_or("for no known reason");
+                events::ShardStuck { table, shard: &status.shard, reason }.emit();
+            }
+            stuck.insert(key);
+        }
+        self.stuck = stuck;
+        let lag = shards.iter().filter_map(|status| status.lag_secs).max().unwrap_or(0);
+        let in_flight: usize = shards.iter().map(|status| status.in_flight_records).sum();
+        let quarter = lag * 4 / RETENTION_SECS;
+        if quarter > self.lag_quarter {
+            events::LagNearRetention { table, lag_secs: lag, quarter }.emit();
+        }
+        self.lag_quarter = quarter;
+        metrics::gauge!("penstock_stream_lag_secs", "table" => table.clone()).set(lag as f64);
+        metrics::gauge!("penstock_stream_in_flight_records", "table" => table.clone()).set(in_flight as f64);
+        for state in ShardState::ALL {
+            let count = shards.iter().filter(|status| status.state == state).count();
+            metrics::gauge!("penstock_stream_shards", "table" => table.clone(), "state" => state.text())
+                .set(count as f64);
+        }
+    }
+
+    /// Every shard's task has been told by the token; each drains, writes its checkpoint and releases its lease.
+    pub async fn stop(mut self) {
+        if let Some(presence) = self.presence.take() {
+            presence.release().await;
+        }
+        while let Some(left) = self.tasks.join_next().await {
+            self.on_left(left);
+        }
+        self.shared.shards().clear();
+    }
+}
+
+async fn read_leases(shared: &Shared, arn: &str) -> Result<BTreeMap<ShardId, LeaseFacts>, CloudError> {
+    let mut leases = BTreeMap::new();
+    for listed in shared.leases.list(arn).await? {
+        let item = ShardItem::decode(arn, &listed.id, &listed.item)?;
+        leases.insert(ShardId(listed.id), LeaseFacts { state: listed.state, item });
+    }
+    Ok(leases)
+}
