@@ -23,3 +23,8 @@ pub mod runtime;
 pub mod streams;
 pub mod time;
 pub mod units;
+
+/// The Rust in CONTRIBUTING.md compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../CONTRIBUTING.md")]
+struct Contributing;

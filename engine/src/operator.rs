@@ -2,6 +2,88 @@
 //!
 //! A small operator implements [`Operator::on_record`] and nothing else. It returns an error for a record that it could
 //! not handle; the runtime retries by policy and carries the verdict back. A source implements [`Source::run`].
+//!
+//! A whole operator, with its options, its place in a graph and what it does:
+//!
+//! ```
+//! use async_trait::async_trait;
+//! use penstock_engine::{
+//!     graph::{Build, Built, Role, Use},
+//!     operator::{Body, Context, Kind, MAIN_OUTPUT, Operator, OperatorError, Outputs, Record},
+//! };
+//!
+//! /// Options of `skip`.
+//! #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+//! #[serde(deny_unknown_fields)]
+//! struct SkipOptions {
+//!     /// Objects whose key holds this text are passed over.
+//!     text: String,
+//! }
+//!
+//! #[async_trait]
+//! impl Build for SkipOptions {
+//!     const NAME: &'static str = "skip";
+//!     const ABOUT: &'static str = "Passes over objects whose key holds a text.";
+//!     const ROLE: Role = Role::Transform;
+//!
+//!     fn input() -> Option<Kind> {
+//!         Some(Kind::Value("object"))
+//!     }
+//!
+//!     fn outputs() -> Vec<(&'static str, Kind)> {
+//!         vec![(MAIN_OUTPUT, Kind::Value("object"))]
+//!     }
+//!
+//!     fn uses(&self) -> Vec<Use> {
+//!         Vec::new()
+//!     }
+//!
+//!     async fn build(self, _context: Context) -> Result<Built, OperatorError> {
+//!         Ok(Built::Operator(Box::new(self)))
+//!     }
+//! }
+//!
+//! #[async_trait]
+//! impl Operator for SkipOptions {
+//!     async fn on_record(&mut self, record: &Record, out: &mut Outputs) -> Result<(), OperatorError> {
+//!         let Body::Value(object) = &record.body else {
+//!             return Err(OperatorError::permanent("skip reads objects"));
+//!         };
+//!         if object["key"].as_str().is_some_and(|key| key.contains(&self.text)) {
+//!             metrics::counter!("penstock_skipped_objects_total").increment(1);
+//!         } else {
+//!             out.emit(record, record.body.clone()).await;
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//! # use penstock_engine::{ack::{Ack, Verdict}, graph::Registry};
+//! # use std::{collections::BTreeMap, sync::Arc};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! # let mut registry = Registry::default();
+//! # registry.add::<SkipOptions>();
+//! # let options = serde_json::json!({ "text": "tmp" });
+//! # assert!(registry.types().next().unwrap().check(&options).is_ok());
+//! # let mut skip = SkipOptions { text: "tmp".to_owned() };
+//! # let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+//! # let mut out = Outputs::new(BTreeMap::from([(MAIN_OUTPUT.to_owned(), vec![sender])]));
+//! # let (verdicts, mut given) = tokio::sync::mpsc::unbounded_channel();
+//! # for (id, key) in ["2026-02-01/a.tmp", "2026-02-01/b.ndjson"].into_iter().enumerate() {
+//! #     let body = Body::Value(Arc::new(serde_json::json!({ "key": key })));
+//! #     let record = Record { body, ack: Ack::new(id as u64, verdicts.clone()) };
+//! #     skip.on_record(&record, &mut out).await.unwrap();
+//! #     record.ack.settle(Verdict::Done);
+//! # }
+//! # out.flush().await;
+//! # let batch = receiver.recv().await.unwrap();
+//! # assert_eq!(batch.len(), 1);
+//! # assert_eq!(given.recv().await, Some((0, Verdict::Done)));
+//! # assert!(given.try_recv().is_err(), "the one that was handed on has no verdict yet");
+//! # }
+//! ```
+//!
+//! [`Registry::add`](crate::graph::Registry::add) makes it a type that a pipeline's YAML may name.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 

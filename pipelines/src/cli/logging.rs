@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::shows_colours;
 
-/// Starts logging by a filter that [`valid_filter`] has seen.
+/// Starts logging by a filter that `valid_filter` has seen.
 pub fn start_logging(filter: &str) {
     let filter = EnvFilter::new(filter);
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
