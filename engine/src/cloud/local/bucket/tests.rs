@@ -230,6 +230,7 @@ async fn hidden_things_stay_hidden_and_stale_ones_go() {
 #[tokio::test]
 async fn a_key_that_is_the_beginning_of_another_is_refused_with_the_reason() {
     let (_cloud, bucket) = folder();
+    let (early, parts) = staged(&bucket, "a", "rows").await;
     bucket.put(&Path::from("a/b"), PutPayload::from_static(b"1")).await.unwrap();
     let (upload, parts) = staged(&bucket, "a", "rows").await;
     let error = bucket.complete(&upload, &parts).await.unwrap_err();
