@@ -196,7 +196,8 @@ struct Sweep {
 /// What one sweep found.
 #[derive(Debug, Default)]
 struct Finds {
-    objects: u64,
+    /// Objects that couldn't be landed; they are listed again.
+    failed_objects: u64,
     resumed: u64,
     published: usize,
     settled: u64,
@@ -220,7 +221,7 @@ impl Source for Sweep {
             lease.release().await;
             let finds = swept?;
             metrics::counter!("penstock_sweeps_total").increment(1);
-            if finds.objects + finds.resumed + finds.settled + finds.released > 0 || finds.published > 0 {
+            if finds.failed_objects + finds.resumed + finds.settled + finds.released > 0 || finds.published > 0 {
                 tracing::warn!(?finds, "Sweep finished what had been left behind.");
             }
         }
@@ -235,7 +236,7 @@ impl Sweep {
             published,
             settled,
             released: self.release_strays().await?,
-            objects: self.land_missed(out).await?,
+            failed_objects: self.land_missed(out).await?,
         })
     }
 

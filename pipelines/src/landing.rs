@@ -1,6 +1,6 @@
 //! Landing files of this machine: copies them into the folder of the input bucket, where the watch finds them.
 //!
-//! A copy appears whole or not at all, because it is renamed into place. Where a path says no date, the file belongs to
+//! A copy appears whole or not at all: it is made in the bucket's hidden folder and renamed into place. Where a path says no date, the file belongs to
 //! the day on which it was last modified, so that landing the same files again lands nothing new.
 
 use std::{
@@ -11,6 +11,9 @@ use std::{
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use penstock_operators::model::date_of_key;
+
+/// The folder of a bucket's folder in which nothing is an object.
+const STAGING: &str = ".penstock/staging";
 
 /// A file to land, and its key in the input bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,12 +77,15 @@ fn fixed_base(pattern: &str) -> PathBuf {
 /// Copies a file into the folder of the input bucket.
 pub fn land(landing: &Landing, bucket_dir: &Path) -> anyhow::Result<()> {
     let target = bucket_dir.join(&landing.key);
-    let (Some(folder), Some(name)) = (target.parent(), target.file_name()) else {
+    let Some(folder) = target.parent() else {
         bail!("{} has no place in a bucket", landing.key);
     };
-    fs::create_dir_all(folder).with_context(|| format!("{} can't be made", folder.display()))?;
-    // Hidden names never land.
-    let copy = folder.join(format!(".{}.{:08x}.tmp", name.to_string_lossy(), rand::random::<u32>()));
+    // What a killed copy leaves there is removed with whatever else was staged and never finished.
+    let staging = bucket_dir.join(STAGING);
+    for folder in [folder, &staging] {
+        fs::create_dir_all(folder).with_context(|| format!("{} can't be made", folder.display()))?;
+    }
+    let copy = staging.join(format!("{:032x}", rand::random::<u128>()));
     fs::copy(&landing.file, &copy).with_context(|| format!("{} can't be copied", landing.file.display()))?;
     fs::rename(&copy, &target).with_context(|| format!("{} can't be made", target.display()))
 }
@@ -123,5 +129,6 @@ mod tests {
             1,
             "the copy was left behind"
         );
+        assert_eq!(fs::read_dir(dir.path().join("bucket").join(STAGING)).unwrap().count(), 0);
     }
 }

@@ -190,6 +190,7 @@ impl Operator for Worker {
 
     /// Looks for work that no message tells of: the hint was lost, the wait is over, or a worker died.
     async fn on_tick(&mut self, _out: &mut Outputs) -> Result<(), OperatorError> {
+        let mut first_error = None;
         for state in [ManifestState::Processing, ManifestState::Pending] {
             let found = query_all(&*self.table, Query::index(STATUS_INDEX, state.as_str())).await?;
             for item in found.iter().filter(|item| item.contains_key(attribute::SCHEMA_VERSION)) {
@@ -199,12 +200,19 @@ impl Operator for Worker {
                 let manifest: ManifestItem = read_item("manifest", item)?;
                 // One that was announced a moment ago has its message on the way; let it come.
                 let has_hint = manifest.status == ManifestState::Pending && manifest.retry_at.is_none();
-                if !has_hint || self.is_overdue(&manifest) {
-                    self.work(&manifest.key()).await?;
+                if (!has_hint || self.is_overdue(&manifest))
+                    && let Err(error) = self.work(&manifest.key()).await
+                {
+                    if self.stop.is_cancelled() {
+                        return Ok(());
+                    }
+                    // One manifest that can't be worked on must not keep the others waiting.
+                    tracing::warn!(manifest = manifest.id(), %error, "Manifest can't be worked on; the next one.");
+                    first_error.get_or_insert(error);
                 }
             }
         }
-        Ok(())
+        first_error.map_or(Ok(()), Err)
     }
 }
 
@@ -470,7 +478,11 @@ impl Worker {
         {
             failed(&manifest);
         }
-        Ok(())
+        match error {
+            // Its message goes back too: whoever gets it takes the manifest up at once.
+            AttemptError::Stopping => Err(OperatorError::transient("the service is stopping")),
+            _ => Ok(()),
+        }
     }
 
     /// Carries a write out: the manifest as it is after it, or `None` if it was refused.

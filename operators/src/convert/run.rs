@@ -125,7 +125,12 @@ impl<'a, 'b> Attempt<'a, 'b> {
         let mut count = 0;
         for (index, failure) in pass.facts.failures() {
             let file = &self.job.conversion.files[index as usize];
-            tracing::warn!(file = file.uri, reason = ?failure.0, message = failure.1, "a file can't be converted");
+            tracing::warn!(
+                file = file.uri,
+                reason = failure.0.as_str(),
+                error = failure.1,
+                "A file can't be converted."
+            );
             self.failed[index as usize] = Some(failure.clone());
             self.set.retain(|kept| *kept != index);
             count += 1;

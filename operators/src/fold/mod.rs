@@ -189,7 +189,7 @@ struct Fold {
 impl Operator for Fold {
     async fn on_record(&mut self, record: &Record, _out: &mut Outputs) -> Result<(), OperatorError> {
         let change = read_change(record)?;
-        if !FileItem::is_file_key(&change.key.sort) {
+        if !FileItem::is_file_key(&change.key) {
             return Ok(());
         }
         let image = change.new.as_ref().map(|item| read_item("file", item)).transpose()?;

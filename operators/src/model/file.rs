@@ -132,9 +132,10 @@ impl FileItem {
         Key::new(&self.date_prefix, &self.file_key)
     }
 
-    /// Whether the sort key is that of a file.
-    pub fn is_file_key(sort_key: &str) -> bool {
-        !sort_key.starts_with(MANIFEST_KEY_PREFIX) && !sort_key.starts_with("LOCK#")
+    /// Whether a key is that of a file: below a date, and no manifest's. The schema and the previous system's locks stand
+    /// below other partition keys.
+    pub fn is_file_key(key: &Key) -> bool {
+        NaiveDate::parse_from_str(&key.partition, "%Y-%m-%d").is_ok() && !key.sort.starts_with(MANIFEST_KEY_PREFIX)
     }
 }
 
@@ -227,6 +228,14 @@ mod tests {
     }
 
     #[test]
+    fn other_items_of_the_table_are_no_files() {
+        let is_file = |partition: &str, sort: &str| FileItem::is_file_key(&Key::new(partition, sort));
+        assert!(is_file("2026-02-01", "a.ndjson") && is_file("2026-02-01", "columns"));
+        assert!(!is_file("2026-02-01", "MANIFEST#batch-0001.json"));
+        assert!(!is_file("SCHEMA", "columns") && !is_file("LOCK#2026-02-01", "LOCK"));
+    }
+
+    #[test]
     fn shards_are_those_of_the_previous_system() {
         // int(md5(key).hexdigest(), 16) % 10, as Python says it.
         assert_eq!(["a.ndjson", "data-001.ndjson", "data-002.ndjson"].map(shard_of), [4, 1, 8]);
@@ -243,7 +252,7 @@ mod tests {
         fn a_file_key_always_fits_and_is_never_reserved(key in "\\PC{1,400}") {
             let file_key = file_key_of(&key, "landing/", false);
             prop_assert!(!file_key.is_empty() && file_key.len() + SUFFIX_BYTES <= SORT_KEY_BYTES);
-            prop_assert!(FileItem::is_file_key(&file_key));
+            prop_assert!(FileItem::is_file_key(&Key::new("2026-02-01", file_key)));
         }
     }
 }

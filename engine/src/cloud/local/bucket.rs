@@ -38,6 +38,7 @@ use self::{
     put_multipart::FileUpload,
     sidecar::{discard, write_synced},
 };
+use super::folder_watch::is_ignored;
 use crate::cloud::{Bucket, CloudError, stage::Metadata};
 
 /// A bucket in a folder. Cheap to clone.
@@ -148,10 +149,12 @@ impl FolderBucket {
         }
     }
 
-    /// The files below a prefix, as they are found.
+    /// The objects below a prefix, as they are found. Hidden and unfinished files are none yet: a listing knows no more
+    /// than the folder's watch announces.
     fn walk(&self, prefix: &Path) -> Result<impl Iterator<Item = Result<Found>> + use<>> {
         let start = if prefix.is_root() { self.folder().root.clone() } else { self.folder().path(prefix.as_ref())? };
-        Walk::new(&self.folder().root, &start, |_, _| true)
+        let walk = Walk::new(&self.folder().root, &start, |_, _| true)?;
+        Ok(walk.filter(|found| found.as_ref().map_or(true, |found| !is_ignored(&found.key))))
     }
 }
 
@@ -246,6 +249,7 @@ impl ObjectStore for FolderBucket {
                 }
                 path == start
             })?
+            .filter(|found| found.as_ref().map_or(true, |found| !is_ignored(&found.key)))
             .map(|found| found.and_then(|found| listed_meta(&found)))
             .collect::<Result<_>>()?;
             let common_prefixes = common_prefixes.into_iter().map(Path::parse).collect::<Result<_, _>>()?;

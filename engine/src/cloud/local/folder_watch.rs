@@ -36,6 +36,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use self::ledger::{Landed, Ledger, MemoryLedger, SqliteLedger};
+pub(super) use self::names::is_ignored;
 use self::{eyes::Eyes, notification::Sequencer, run::Run};
 use super::bucket::{FolderBucket, TICK};
 use crate::{cloud::Queue, time::Clock};

@@ -163,7 +163,7 @@ impl LocalCloud {
             definition::make_schema(connection)?;
             let tables = definition::make_tables(connection, &naming, resources, &log)?;
             let queues = definition::make_queues(connection, &naming, resources)?;
-            queue::give_back_all(connection)?;
+            queue::give_back_all(connection, log.now_ms())?;
             Ok((tables, queues))
         })?;
         let mut cloud = Self::build(dir, (db, log, Some(lock)), naming, resources, (tables, queues))?;

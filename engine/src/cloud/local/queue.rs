@@ -28,9 +28,12 @@ struct Received {
     next_visible_ms: Option<i64>,
 }
 
-/// Makes every received message visible again: whoever had them was the last owner of the folder, and is gone.
-pub fn give_back_all(connection: &Connection) -> Result<()> {
-    connection.execute("UPDATE messages SET visible_ms = received_ms WHERE received_ms IS NOT NULL", [])?;
+/// Makes every received message visible again: whoever had them was the last owner of the folder, and is gone. That
+/// receive doesn't count towards the dead letters: a process that is killed a few times must not cost its messages.
+pub fn give_back_all(connection: &Connection, now_ms: i64) -> Result<()> {
+    let sql = "UPDATE messages SET receives_here = receives_here - 1, visible_ms = received_ms
+               WHERE visible_ms > ?1 AND receives_here > 0";
+    connection.execute(sql, [now_ms])?;
     Ok(())
 }
 

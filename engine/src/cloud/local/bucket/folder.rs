@@ -84,6 +84,19 @@ impl Folder {
         Ok(self.root.join(key))
     }
 
+    /// Checks that an object could be put under a key: no folder stands there, and no file where a folder is needed.
+    pub(super) fn check_place(&self, key: &str) -> Result<()> {
+        let path = self.path(key)?;
+        if path.is_dir() {
+            return Err(failed("write", &path, ErrorKind::IsADirectory.into()));
+        }
+        let below_root = path.ancestors().skip(1).take_while(|folder| *folder != self.root);
+        match below_root.into_iter().find(|folder| folder.exists() && !folder.is_dir()) {
+            Some(file) => Err(failed("creation", file, ErrorKind::NotADirectory.into())),
+            None => Ok(()),
+        }
+    }
+
     /// The file of a key, opened for reading.
     pub(super) fn open_object(&self, key: &str) -> Result<(fs::File, fs::Metadata, PathBuf)> {
         let path = self.path(key)?;

@@ -94,7 +94,8 @@ impl Stage for FolderBucket {
 
 impl FolderBucket {
     fn begin_upload(&self, key: &str, metadata: Metadata) -> StoreResult<Upload> {
-        self.folder().path(key)?;
+        // What has no place is refused now: once an output is recorded, completing it must work.
+        self.folder().check_place(key)?;
         let token = metadata.get(TOKEN).filter(|token| !token.is_empty()).cloned().ok_or_else(|| {
             refused(format!("an upload needs `{TOKEN}` in its metadata: without it nobody can tell whose object it is"))
         })?;

@@ -228,15 +228,31 @@ async fn hidden_things_stay_hidden_and_stale_ones_go() {
 }
 
 #[tokio::test]
+async fn a_listing_knows_no_file_that_the_watch_would_not_announce() {
+    let (_cloud, bucket) = folder();
+    for key in ["a/b", "a/.hidden", ".folder/b", "a/b.tmp", "a/b.part", "a/b~"] {
+        let path = bucket.root().join(key);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "x").unwrap();
+    }
+    assert_eq!(all_keys(&bucket).await, ["a/b"]);
+    assert_eq!(bucket.list_with_delimiter(Some(&Path::from("a"))).await.unwrap().objects.len(), 1);
+}
+
+#[tokio::test]
 async fn a_key_that_is_the_beginning_of_another_is_refused_with_the_reason() {
     let (_cloud, bucket) = folder();
+    let (early, parts) = staged(&bucket, "a", "rows").await;
     bucket.put(&Path::from("a/b"), PutPayload::from_static(b"1")).await.unwrap();
-    let (upload, parts) = staged(&bucket, "a", "rows").await;
-    let error = bucket.complete(&upload, &parts).await.unwrap_err();
+    // What could never be completed isn't begun.
+    for key in ["a", "a/b/c", "a/b/c/d"] {
+        let error = bucket.begin(key, &token("mine")).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Invalid);
+        assert!(error.to_string().contains("choose another key"), "{error}");
+    }
+    let error = bucket.complete(&early, &parts).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Invalid);
     assert!(error.to_string().contains("choose another key"), "{error}");
-    let (upload, parts) = staged(&bucket, "a/b/c", "rows").await;
-    assert_eq!(bucket.complete(&upload, &parts).await.unwrap_err().kind, ErrorKind::Invalid);
     assert_eq!(head(&bucket, "a").await.unwrap(), None);
 }
 

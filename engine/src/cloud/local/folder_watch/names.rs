@@ -5,7 +5,7 @@ const UNFINISHED: [&str; 3] = [".tmp", ".part", "~"];
 
 /// Whether a file of this key never lands: it or a folder above it is hidden (a leading dot), or its name says that it
 /// is unfinished. It lands when it is renamed.
-pub(super) fn is_ignored(key: &str) -> bool {
+pub(in crate::cloud::local) fn is_ignored(key: &str) -> bool {
     key.split('/').any(|name| name.starts_with('.')) || UNFINISHED.iter().any(|end| key.ends_with(end))
 }
 

@@ -34,6 +34,26 @@ async fn what_was_answered_survives_a_kill() {
 }
 
 #[tokio::test]
+async fn a_message_is_no_dead_letter_because_its_owners_were_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || open(dir.path(), LocalOptions::default());
+    open().queue("work").await.unwrap().send(&[Outgoing::new("hello")]).await.unwrap();
+    for _ in 0..5 {
+        let messages = open().queue("work").await.unwrap().receive(10, Duration::ZERO).await.unwrap();
+        assert_eq!(messages.len(), 1);
+    }
+    // One that is given back counts, as ever.
+    let cloud = open();
+    let queue = cloud.queue("work").await.unwrap();
+    for _ in 0..2 {
+        let messages = queue.receive(10, Duration::ZERO).await.unwrap();
+        queue.set_visibility(&messages[0].receipt, Duration::ZERO).await.unwrap();
+    }
+    assert!(queue.receive(10, Duration::ZERO).await.unwrap().is_empty());
+    assert_eq!(cloud.queue("work-dead").await.unwrap().depth().await.unwrap().visible, 1);
+}
+
+#[tokio::test]
 async fn a_folder_has_one_owner_and_tells_who() {
     let dir = tempfile::tempdir().unwrap();
     let cloud = open(dir.path(), LocalOptions::default());
