@@ -131,6 +131,13 @@ impl App {
     }
 }
 
+/// The whole program: reads the command line of this process, runs what it asks for and tells how it ended.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(&cli.log);
+    App::new(crate::registry()).run(&cli).into()
+}
+
 /// Tells an error on stderr, and says how the process ends.
 fn tell(error: &anyhow::Error) -> Exit {
     let broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
