@@ -92,7 +92,8 @@ fn parquet(out: &mut dyn Write, facts: &Facts, s3: &Path) -> anyhow::Result<()> 
     let reader = SerializedFileReader::new(file).with_context(|| format!("{} is no Parquet", path.display()))?;
     let schema = reader.metadata().file_metadata().schema_descr_ptr();
     let names: Vec<&str> = schema.columns().iter().map(|column| column.name()).collect();
-    writeln!(out, "Schema: {} columns, all strings: {}", names.len(), names.join(", "))?;
+    let listed: Vec<String> = names.iter().map(|name| cell(name).trim_end().to_owned()).collect();
+    writeln!(out, "Schema: {} columns, all strings: {}", names.len(), listed.join(", "))?;
     writeln!(out, "First rows of {}:", path.file_name().unwrap_or_default().to_string_lossy())?;
     let (columns, rows, _) = SAMPLE;
     let shown: Vec<String> = names.iter().take(columns).map(|name| cell(name)).collect();
