@@ -3,6 +3,7 @@
 //! What may not goes out by `rejected`, with the reason; nothing is dropped.
 
 use async_trait::async_trait;
+use object_store::path::Path;
 use penstock_engine::{
     graph::{Build, Built, Role, Use},
     operator::{Body, Context, Kind, MAIN_OUTPUT, Operator, OperatorError, Outputs, Record},
@@ -48,6 +49,10 @@ impl Default for AdmitOptions {
 impl AdmitOptions {
     /// Why an object may not become a file.
     pub fn objection(&self, object: &ObjectEvent) -> Option<String> {
+        // What can't be read later is refused now, not in the middle of a manifest.
+        if let Err(error) = Path::parse(&object.key) {
+            return Some(format!("unusable key: {error}"));
+        }
         let lower = object.key.to_ascii_lowercase();
         if !self.suffixes.iter().any(|suffix| lower.ends_with(&suffix.to_ascii_lowercase())) {
             return Some(format!("wrong suffix: the key ends with none of {}", self.suffixes.join(", ")));
@@ -141,5 +146,8 @@ mod tests {
         assert!(why("2026-02-01/a.csv", 50).starts_with("wrong suffix"));
         assert_eq!(why("2026-02-01/a.ndjson", 101), "wrong size: 101 bytes is not between 10B and 100B");
         assert!(why("a.ndjson", 50).starts_with("no date"));
+        for key in ["2026-02-01//a.ndjson", "2026-02-01/../a.ndjson"] {
+            assert!(why(key, 50).starts_with("unusable key"), "{key}");
+        }
     }
 }

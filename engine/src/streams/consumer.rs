@@ -146,21 +146,25 @@ impl Consumer {
         status::Reporter::shards(&*self.shared)
     }
 
-    /// Reads until `stop` is cancelled, and hands on page after page. Then it waits for the verdicts on what it handed on
-    /// (at most as long as its options say), writes the checkpoints and gives the leases back.
+    /// Reads until `stop` is cancelled, or nobody takes the pages any more, and hands on page after page. Then it waits for
+    /// the verdicts on what it handed on (at most as long as its options say), writes the checkpoints and gives the leases
+    /// back.
     ///
     /// It may be run again. Dropped in the middle, it leaves its leases to be given back in the background; what had no
     /// checkpoint comes again.
     pub async fn run(&self, deliveries: mpsc::Sender<Vec<Delivery>>, stop: CancellationToken) {
-        let mut work = Work::new(Arc::clone(&self.shared), deliveries, stop.clone());
+        let stop = stop.child_token();
+        let mut work = Work::new(Arc::clone(&self.shared), deliveries.clone(), stop.clone());
         while !stop.is_cancelled() {
             work.round().await;
             work.watch();
             tokio::select! {
                 () = stop.cancelled() => {}
+                () = deliveries.closed() => stop.cancel(),
                 () = work.next() => {}
             }
         }
+        drop(deliveries);
         work.stop().await;
     }
 }

@@ -118,11 +118,13 @@ impl Work {
         }
     }
 
-    /// Waits for the next round: a while, or until a shard has left this worker's hands.
+    /// Waits for the next round, which is at once when a shard has ended: its children can be read.
     pub async fn next(&mut self) {
-        tokio::select! {
-            Some(left) = self.tasks.join_next() => self.on_left(left),
-            () = sleep_until(self.next_round) => {}
+        while Instant::now() < self.next_round {
+            tokio::select! {
+                Some(left) = self.tasks.join_next() => self.on_left(left),
+                () = sleep_until(self.next_round) => {}
+            }
         }
     }
 
@@ -163,7 +165,7 @@ impl Work {
         }
         for stream in self.streams.iter_mut().filter(|stream| now >= stream.list_at) {
             match self.shared.discovery.list(&stream.arn).await {
-                Ok(listing) => stream.graph.observe(&listing),
+                Ok(listing) => stream.graph.observe(&listing, named(&stream.leases)),
                 // Gone since the streams were listed: the next listing of them knows.
                 Err(error) if error.kind == ErrorKind::NotFound => self.list_streams_at = now,
                 Err(_) => {}
@@ -382,4 +384,9 @@ async fn read_leases(shared: &Shared, arn: &str) -> Result<BTreeMap<ShardId, Lea
         leases.insert(ShardId(listed.id), LeaseFacts { state: listed.state, item });
     }
     Ok(leases)
+}
+
+/// The shards that lease items speak of.
+fn named(leases: &BTreeMap<ShardId, LeaseFacts>) -> impl Iterator<Item = &ShardId> {
+    leases.iter().flat_map(|(id, lease)| std::iter::once(id).chain(&lease.item.parents).chain(&lease.item.children))
 }

@@ -81,7 +81,11 @@ pub(super) async fn read_shard(
             let mut ledger = Ledger::new(shard, pages, deliveries, position.pass_over_before_secs());
             let closed = ledger.keep(&give_back).await;
             reading.abort_all();
-            close(ledger, closed, &give_back).await
+            let left = close(ledger, closed, &give_back).await;
+            match reading.join_next().await {
+                Some(Err(error)) if error.is_panic() => Left::Failed(format!("its reader failed: {error}")),
+                _ => left,
+            }
         }
         Err(error) => Left::Failed(error.to_string()),
     };

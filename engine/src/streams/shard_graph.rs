@@ -27,7 +27,7 @@ pub struct Listing {
 #[derive(Debug, Clone, Default)]
 pub struct ShardGraph {
     nodes: BTreeMap<ShardId, Node>,
-    /// Parents that are named and not listed, and how many listings in a row lacked them.
+    /// Shards that are named (as parents, or by lease items) and not listed, and how many listings in a row lacked them.
     unlisted: BTreeMap<ShardId, u32>,
     enabled: bool,
     listings: u32,
@@ -58,8 +58,8 @@ pub enum Presence {
 }
 
 impl ShardGraph {
-    /// Takes in a complete listing.
-    pub fn observe(&mut self, listing: &Listing) {
+    /// Takes in a complete listing. `named` are the shards that lease items speak of: it counts when one isn't listed.
+    pub fn observe<'a>(&mut self, listing: &Listing, named: impl IntoIterator<Item = &'a ShardId>) {
         self.enabled = listing.enabled;
         self.listings = self.listings.saturating_add(1);
         for node in self.nodes.values_mut() {
@@ -69,17 +69,13 @@ impl ShardGraph {
             self.add(shard);
         }
         self.nodes.retain(|_, node| node.missing < CONFIRMATIONS);
-        let unlisted: Vec<_> = self
-            .nodes
-            .values()
-            .filter_map(|node| node.parent.clone())
-            .filter(|id| !self.nodes.contains_key(id))
-            .collect();
-        let before = std::mem::take(&mut self.unlisted);
-        for id in unlisted {
-            let count = before.get(&id).copied().unwrap_or(0) + 1;
-            self.unlisted.insert(id, count);
-        }
+        let parents = self.nodes.values().filter_map(|node| node.parent.clone());
+        let unlisted = parents.chain(named.into_iter().cloned()).filter(|id| !self.nodes.contains_key(id));
+        let counted = |id| {
+            let count = self.unlisted.get(&id).map_or(1, |count| count.saturating_add(1));
+            (id, count)
+        };
+        self.unlisted = unlisted.map(counted).collect();
         let parents: Vec<_> = self.nodes.values().filter_map(|node| node.parent.clone()).collect();
         for (id, node) in &mut self.nodes {
             node.childless = if node.closed && !parents.contains(id) { node.childless + 1 } else { 0 };
@@ -116,9 +112,11 @@ impl ShardGraph {
         if self.nodes.contains_key(id) {
             return Presence::Listed;
         }
-        // Listings lacked it since it was last seen, or since somebody first named it as its parent.
-        let lacked = self.unlisted.get(id).copied().unwrap_or(self.listings);
-        if lacked >= CONFIRMATIONS { Presence::Gone } else { Presence::Unconfirmed }
+        // One that no listing could have lacked yet may be younger than the last of them.
+        match self.unlisted.get(id) {
+            Some(lacked) if *lacked >= CONFIRMATIONS => Presence::Gone,
+            _ => Presence::Unconfirmed,
+        }
     }
 
     /// Whether it would pay to list again soon, because something is missing that may only be late.
@@ -167,10 +165,10 @@ mod tests {
     fn f6_an_unknown_parent_is_gone_once_two_listings_lack_it() {
         let mut graph = ShardGraph::default();
         let child = shard("b", Some("a"), false);
-        graph.observe(&listing(std::slice::from_ref(&child)));
+        graph.observe(&listing(std::slice::from_ref(&child)), []);
         assert_eq!(graph.presence(&id("a")), Presence::Unconfirmed);
         assert!(graph.is_unsettled());
-        graph.observe(&listing(&[child]));
+        graph.observe(&listing(&[child]), []);
         assert_eq!(graph.presence(&id("a")), Presence::Gone);
         assert!(!graph.is_unsettled());
     }
@@ -179,23 +177,23 @@ mod tests {
     fn f4_a_parent_that_one_listing_lacks_is_still_there() {
         let mut graph = ShardGraph::default();
         let (parent, child) = (shard("a", None, true), shard("b", Some("a"), false));
-        graph.observe(&listing(&[parent.clone(), child.clone()]));
-        graph.observe(&listing(std::slice::from_ref(&child)));
+        graph.observe(&listing(&[parent.clone(), child.clone()]), []);
+        graph.observe(&listing(std::slice::from_ref(&child)), []);
         assert_eq!(graph.presence(&id("a")), Presence::Listed);
-        graph.observe(&listing(&[parent, child.clone()]));
-        graph.observe(&listing(std::slice::from_ref(&child)));
+        graph.observe(&listing(&[parent, child.clone()]), []);
+        graph.observe(&listing(std::slice::from_ref(&child)), []);
         assert_eq!(graph.presence(&id("a")), Presence::Listed, "the count begins anew when it is back");
-        graph.observe(&listing(std::slice::from_ref(&child)));
+        graph.observe(&listing(std::slice::from_ref(&child)), []);
         assert_eq!(graph.presence(&id("a")), Presence::Unconfirmed, "as a parent it is confirmed once more");
-        graph.observe(&listing(&[child]));
+        graph.observe(&listing(&[child]), []);
         assert_eq!(graph.presence(&id("a")), Presence::Gone);
     }
 
     #[test]
     fn f4_what_one_listing_knew_is_not_forgotten_because_the_next_knows_less() {
         let mut graph = ShardGraph::default();
-        graph.observe(&listing(&[shard("a", None, true), shard("b", Some("a"), false)]));
-        graph.observe(&listing(&[shard("a", None, false), shard("b", None, false)]));
+        graph.observe(&listing(&[shard("a", None, true), shard("b", Some("a"), false)]), []);
+        graph.observe(&listing(&[shard("a", None, false), shard("b", None, false)]), []);
         assert_eq!(graph.get(&id("b")).unwrap().parent, Some(id("a")));
         assert!(graph.get(&id("a")).unwrap().closed);
         assert_eq!(graph.children(&id("a")).collect::<Vec<_>>(), [&id("b")]);
@@ -206,16 +204,31 @@ mod tests {
         let mut graph = ShardGraph::default();
         let closed = shard("a", None, true);
         for _ in 0..2 {
-            graph.observe(&listing(std::slice::from_ref(&closed)));
+            graph.observe(&listing(std::slice::from_ref(&closed)), []);
             assert_eq!(graph.holes().count(), 0);
         }
-        graph.observe(&listing(std::slice::from_ref(&closed)));
+        graph.observe(&listing(std::slice::from_ref(&closed)), []);
         assert_eq!(graph.holes().collect::<Vec<_>>(), [&id("a")]);
-        graph.observe(&listing(&[closed.clone(), shard("b", Some("a"), false)]));
+        graph.observe(&listing(&[closed.clone(), shard("b", Some("a"), false)]), []);
         assert_eq!(graph.holes().count(), 0);
         for _ in 0..3 {
-            graph.observe(&Listing { enabled: false, shards: vec![closed.clone()] });
+            graph.observe(&Listing { enabled: false, shards: vec![closed.clone()] }, []);
         }
         assert_eq!(graph.holes().count(), 0, "a disabled stream's last shards have no children");
+    }
+
+    #[test]
+    fn f7_a_shard_that_is_younger_than_the_last_listing_is_not_gone() {
+        let mut graph = ShardGraph::default();
+        for _ in 0..5 {
+            graph.observe(&listing(&[shard("a", None, false)]), []);
+        }
+        assert_eq!(graph.presence(&id("b")), Presence::Unconfirmed);
+        graph.observe(&listing(&[shard("a", None, false)]), [&id("b")]);
+        assert_eq!(graph.presence(&id("b")), Presence::Unconfirmed);
+        graph.observe(&listing(&[shard("a", None, false)]), [&id("b")]);
+        assert_eq!(graph.presence(&id("b")), Presence::Gone);
+        graph.observe(&listing(&[shard("b", Some("a"), false)]), [&id("b")]);
+        assert_eq!(graph.presence(&id("b")), Presence::Listed);
     }
 }

@@ -92,7 +92,10 @@ mod tests {
             end: closed.then(|| SequenceNumber("2".into())),
         };
         let mut graph = ShardGraph::default();
-        graph.observe(&Listing { enabled: true, shards: vec![shard("a", None, true), shard("b", Some("a"), false)] });
+        graph.observe(
+            &Listing { enabled: true, shards: vec![shard("a", None, true), shard("b", Some("a"), false)] },
+            [],
+        );
         let items = items_at_first_start(StartAt::Latest, &graph);
         assert_eq!(items[0].1.ended, Some(Ending::BeforeStart));
         assert_eq!(Position::of(&items[1].1), Position::Latest);

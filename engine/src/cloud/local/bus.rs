@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::Write,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
@@ -99,6 +99,11 @@ fn make_rule(
             TargetSpec::Topic(topic) => {
                 Target::File { path: dir.join("topics").join(format!("{topic}.ndjson")), topic: Some(topic.clone()) }
             }
+            TargetSpec::File(path) if !stays_below(path) => {
+                return Err(refused(format!(
+                    "`{path}` leaves the cloud's folder: write a path below it, without `..`"
+                )));
+            }
             TargetSpec::File(path) => Target::File { path: dir.join(path), topic: None },
             TargetSpec::Webhook(address) => {
                 return Err(refused(format!(
@@ -109,6 +114,11 @@ fn make_rule(
         });
     }
     Ok(Rule { name: name.to_owned(), pattern, targets })
+}
+
+/// Whether a path names a place below wherever it is joined to.
+fn stays_below(path: &str) -> bool {
+    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// A bus of the local cloud.
@@ -231,4 +241,23 @@ fn append_line(path: &Path, line: &str) -> std::io::Result<()> {
     }
     // One write of the whole line: lines of several writers don't mix.
     std::fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(format!("{line}\n").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_stay_in_the_clouds_folder() {
+        for (path, stays) in [
+            ("events.ndjson", true),
+            ("a/b", true),
+            ("../x", false),
+            ("a/../../x", false),
+            ("/etc/x", false),
+            ("", false),
+        ] {
+            assert_eq!(stays_below(path), stays, "{path}");
+        }
+    }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -157,7 +160,8 @@ impl Worker {
         self.network.set_down(true);
         self.tasks.iter().for_each(JoinHandle::abort);
         for task in self.tasks {
-            assert!(!task.await.is_err_and(|error| error.is_panic()), "it panicked");
+            // Cut off, at its end already, or fallen by its own handler: all the same to a crash.
+            drop(task.await);
         }
     }
 
@@ -168,4 +172,42 @@ impl Worker {
     pub fn owned(&self) -> usize {
         self.consumer.status().iter().filter(|status| status.still_for_secs.is_some()).count()
     }
+}
+
+/// Keeps acks instead of settling them, until it is opened.
+#[derive(Clone, Default)]
+pub struct Gate {
+    kept: Arc<Mutex<Vec<Ack>>>,
+    open: Arc<AtomicBool>,
+}
+
+impl Gate {
+    pub fn handler(&self) -> Handler {
+        let gate = self.clone();
+        Arc::new(move |_: &Change, ack: Ack| {
+            if gate.open.load(Ordering::SeqCst) {
+                ack.settle(Verdict::Done);
+            } else {
+                gate.kept.lock().unwrap().push(ack);
+            }
+        })
+    }
+
+    pub fn open(&self) {
+        self.open.store(true, Ordering::SeqCst);
+        self.kept.lock().unwrap().drain(..).for_each(|ack| ack.settle(Verdict::Done));
+    }
+}
+
+/// Gives a bad verdict on one value, the first `times` times.
+pub fn failing(value: u64, times: usize, verdict: Verdict) -> (Handler, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let handler = {
+        let count = Arc::clone(&count);
+        move |change: &Change, ack: Ack| {
+            let fails = change.key.sort == value.to_string() && count.fetch_add(1, Ordering::SeqCst) < times;
+            ack.settle(if fails { verdict.clone() } else { Verdict::Done });
+        }
+    };
+    (Arc::new(handler), count)
 }

@@ -2,6 +2,9 @@
 
 mod assignment;
 mod bed;
-mod failures;
+mod local;
+mod reading;
+mod records;
+mod shards;
 mod simulation;
 mod workers;
