@@ -63,7 +63,8 @@ def event(rng, number):
         fields.append((dump(f"rare_{rng.randrange(40)}"), "1"))
     if rng.random() < 0.05:
         fields.append(('"deep"', "[" * 127 + "]" * 127))
-    rng.shuffle(fields) if rng.random() < 0.2 else None
+    if rng.random() < 0.2:
+        rng.shuffle(fields)
     space = lambda: rng.choice(["", "", "", " ", "\t", "  "])
     body = ",".join(f"{space()}{key}{space()}:{space()}{value}{space()}" for key, value in fields)
     return f"{space()}{{{body}}}{space()}".encode()
@@ -117,7 +118,7 @@ def make_tree(folder):
     tree.write(f"{day}/packed.ndjson.zst", zstd(text(tree.lines(300))))
     tree.write(f"{day}/frames.jsonl.zst", zstd(text(tree.lines(40))) + zstd(text(tree.lines(40))))
     tree.write(f"{day}/empty.ndjson.gz", gzip.compress(b""))
-    bad = [line for good in tree.lines(len(BAD)) for line in (good,)] + BAD
+    bad = tree.lines(len(BAD)) + BAD
     rng.shuffle(bad)
     tree.write(f"{day}/some-bad.ndjson", text(bad))
     tree.write(f"{day}/some-bad-crlf.ndjson.gz", gzip.compress(text(bad, b"\r\n")))

@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""Checks that the documents' links lead to files and headings that are there, and that the tests they cite exist."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def tracked(pattern):
+    listed = subprocess.run(["git", "ls-files", pattern], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    return [ROOT / name for name in listed.stdout.splitlines()]
+
+
+def anchors(document):
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def main():
+    wrong = []
+    tests = set(re.findall(r"\bfn (\w+)\(", "".join(source.read_text() for source in tracked("*.rs"))))
+    documents = tracked("*.md")
+    for document in documents:
+        text, name = document.read_text(), document.relative_to(ROOT)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if ":" in target:
+                continue
+            path, _, anchor = target.partition("#")
+            there = document.parent / path if path else document
+            if not there.exists():
+                wrong.append(f"{name}: {target} leads nowhere")
+            elif anchor and anchor not in anchors(there):
+                wrong.append(f"{name}: {target} has no such heading")
+        for cited in re.findall(r"`(?:\w+::)*([if]\d+_\w+)(?:…)?`", text):
+            if not any(test.startswith(cited) for test in tests):
+                wrong.append(f"{name}: there is no test {cited}")
+    if wrong:
+        sys.exit("\n".join(wrong))
+    print(f"{len(documents)} documents.")
+
+
+if __name__ == "__main__":
+    main()
