@@ -106,7 +106,7 @@ mod tests {
         let mut keys: Vec<String> = find(&pattern, "in/").unwrap().into_iter().map(|landing| landing.key).collect();
         keys.sort();
         let today = Utc::now().format("%Y-%m-%d").to_string();
-        assert_eq!(keys, ["in/a/2026-02-01/x.ndjson".to_owned(), format!("in/{today}/a/y.ndjson")]);
+        assert_eq!(keys, [format!("in/{today}/a/y.ndjson"), "in/a/2026-02-01/x.ndjson".to_owned()]);
         assert_eq!(find(&dir.path().display().to_string(), "in/").unwrap().len(), 3);
         assert!(
             find(&format!("{}/*.parquet", dir.path().display()), "in/")
