@@ -11,7 +11,7 @@ const FILES: usize = 1000;
 const KILLS: usize = 10;
 
 #[test]
-fn i1_i8_ten_kills_in_the_middle_of_a_thousand_files_lose_and_double_nothing() {
+fn i1_i8_f47_ten_kills_in_the_middle_of_a_thousand_files_lose_and_double_nothing() {
     // A run that fails is run again by its seed.
     let seed = std::env::var("KILL_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     println!("KILL_SEED={seed}");

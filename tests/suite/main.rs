@@ -1,7 +1,8 @@
 //! End-to-end tests: the promises of the design, kept by the real program in a real folder.
 //!
 //! Each test starts `penstock` as a child, does to it what people, kernels and files do, and judges it by what it leaves.
-//! Names say the promise; I1 to I10 are the design's invariants, F numbers its list of known failures of stream readers.
+//! Names say the promise; I1 to I10 are the design's invariants, F numbers the known failures
+//! of such systems that it promises to be without.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

@@ -66,7 +66,7 @@ fn a_copied_file_becomes_parquet_within_seconds_and_a_stopped_service_goes_on() 
 }
 
 #[test]
-fn i1_a_service_stopped_in_mid_work_hands_back_and_the_next_one_goes_on_at_once() {
+fn i1_f20_f36_a_service_stopped_in_mid_work_hands_back_and_the_next_one_goes_on_at_once() {
     // Manifests that take seconds: the signal comes in the middle of one.
     let place = place().with("MAX_FILES", 20);
     let owed = Owed::from(sample(40, 2000, 4).write(&place.path("files")).unwrap());

@@ -102,7 +102,7 @@ fn i1_wrong_suffixes_go_to_quarantine_and_upper_case_ones_are_taken() {
 }
 
 #[test]
-fn i1_odd_names_and_equal_names_in_other_folders_are_files_of_their_own() {
+fn i1_f38_odd_names_and_equal_names_in_other_folders_are_files_of_their_own() {
     let place = place();
     let names = [
         "with space.ndjson",
@@ -171,7 +171,7 @@ fn hidden_and_unfinished_files_and_those_elsewhere_never_land() {
 }
 
 #[test]
-fn the_same_content_again_is_not_converted_again() {
+fn f39_the_same_content_again_is_not_converted_again() {
     let place = place();
     let (ids, text) = lines("same", 5);
     let path = place.drop_into_input("same.ndjson", &text);
