@@ -59,7 +59,8 @@ pub async fn convert_files(
 }
 
 async fn input_file(file: &Path, store: &dyn ObjectStore) -> Result<InputFile, ConvertError> {
-    let path = std::path::absolute(file).map_err(|error| invalid(file, error))?;
+    // A store's keys have no `..` and follow no links.
+    let path = std::fs::canonicalize(file).map_err(|error| invalid(file, error))?;
     let key = object_store::path::Path::from_absolute_path(&path).map_err(|error| invalid(file, error))?;
     let meta = store
         .head(&key)

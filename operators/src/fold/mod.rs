@@ -30,9 +30,6 @@ use crate::{
 use protocol::{Assembled, Assembler};
 use view::{Flush, View};
 
-/// Files in the view at which a reading of the index stops: the rest is read once these are claimed.
-const MAX_VIEW_FILES: usize = 500_000;
-
 /// Options of `fold`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -312,7 +309,7 @@ impl Fold {
                     let age = since.and_then(|since| (wall - since.to_utc()).to_std().ok()).unwrap_or_default();
                     self.view.on_read(item, age, now);
                 }
-                complete &= self.view.len() < MAX_VIEW_FILES;
+                complete &= !self.view.is_full();
                 match page.next {
                     Some(next) if complete => query.start = Some(next),
                     _ => break,

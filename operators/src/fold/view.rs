@@ -14,6 +14,9 @@ use penstock_engine::cloud::table::Key;
 use super::Thresholds;
 use crate::model::{Candidate, FileItem, FileState, FlushReason};
 
+/// Files that the view holds at most. What finds no room is in the index, and is read again once others have left.
+const MAX_FILES: usize = 500_000;
+
 /// Readings after which a claimed file's tombstone is dropped: no index lags that long.
 const TOMBSTONE_READINGS: u64 = 3;
 
@@ -60,6 +63,8 @@ pub struct View {
     reading: u64,
     /// Whether one reading of the index has been complete since the start.
     has_read: bool,
+    /// Files in it.
+    len: usize,
 }
 
 #[derive(Debug, Default)]
@@ -120,7 +125,7 @@ impl View {
                 .map(|(file_key, _)| file_key.clone())
                 .collect();
             for file_key in gone {
-                date.remove(&file_key);
+                self.len -= usize::from(date.remove(&file_key));
             }
         }
         self.dates.retain(|_, date| !date.entries.is_empty());
@@ -167,9 +172,14 @@ impl View {
         self.dates.iter().map(|(date, view)| (date.clone(), pending(view))).collect()
     }
 
+    /// Whether it has no room for more.
+    pub fn is_full(&self) -> bool {
+        self.len >= MAX_FILES
+    }
+
     /// Files in the view.
     pub fn len(&self) -> usize {
-        self.dates.values().map(|date| date.entries.len()).sum()
+        self.len
     }
 
     /// Whether there are none.
@@ -185,14 +195,19 @@ impl View {
             }
             self.tombstones.remove(&key);
         }
+        self.remove(&key);
+        if self.is_full() {
+            metrics::counter!("penstock_fold_view_full_total").increment(1);
+            return;
+        }
         let date = self.dates.entry(item.date_prefix.clone()).or_default();
-        date.remove(&item.file_key);
         date.insert(Entry { item, since, by_change, reading: self.reading });
+        self.len += 1;
     }
 
     fn remove(&mut self, key: &Key) {
         if let Some(date) = self.dates.get_mut(&key.partition) {
-            date.remove(&key.sort);
+            self.len -= usize::from(date.remove(&key.sort));
             if date.entries.is_empty() {
                 self.dates.remove(&key.partition);
             }
@@ -207,11 +222,12 @@ impl DateView {
         self.entries.insert(entry.item.file_key.clone(), entry);
     }
 
-    fn remove(&mut self, file_key: &str) {
-        if let Some(entry) = self.entries.remove(file_key) {
-            self.bytes -= entry.item.size_bytes;
-            self.order.remove(&(entry.since, entry.item.file_key));
-        }
+    /// Whether it was there.
+    fn remove(&mut self, file_key: &str) -> bool {
+        let Some(entry) = self.entries.remove(file_key) else { return false };
+        self.bytes -= entry.item.size_bytes;
+        self.order.remove(&(entry.since, entry.item.file_key));
+        true
     }
 
     /// Oldest first, the entries that are ours to judge. One that only the index tells of may be another process's, who
@@ -418,6 +434,7 @@ mod tests {
                         view.on_claimed(&item, item.pending_since.clone());
                     }
                 }
+                prop_assert_eq!(view.len(), view.dates.values().map(|date| date.entries.len()).sum::<usize>());
                 for (date, view) in &view.dates {
                     prop_assert_eq!(view.entries.len(), view.order.len(), "{}", date);
                     prop_assert_eq!(view.bytes, view.entries.values().map(|entry| entry.item.size_bytes).sum::<u64>());

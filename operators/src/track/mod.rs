@@ -5,6 +5,8 @@
 
 mod decide;
 mod quarantine;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use futures::{StreamExt, stream};
 use penstock_engine::{
     cloud::{
         AttributeValue, Bucket, CloudError, Item, Table,
-        table::{Carried, Condition, Key, Write, carry_out},
+        table::{Carried, Condition, Consistency, Key, Write, carry_out},
     },
     graph::{Build, Built, Role, Use, UseMode},
     operator::{Context, Kind, Operator, OperatorError, Outputs, Record},
@@ -29,7 +31,7 @@ pub use quarantine::QuarantineOptions;
 use crate::{
     model::{
         FileItem, FileState, ItemError, ObjectEvent, SCHEMA_VERSION, attribute, date_of_key, file_key_of, read_item,
-        shard_of, versioned_key,
+        shard_of, text, versioned_key,
     },
     record::read_value,
 };
@@ -136,9 +138,8 @@ impl Tracker {
 
     /// Does to the table what the notification of `object` does to it.
     pub async fn track(&self, object: &ObjectEvent, target: &Target) -> Result<(), OperatorError> {
-        let date = date_of(object);
-        let short = file_key_of(&object.key, &self.input_prefix, false);
-        let mut file_key = short;
+        let mut file_key = file_key_of(&object.key, &self.input_prefix, false);
+        let date = self.date_of(object, &file_key).await?;
         let mut current = Current::NotAsked;
         let mut write = self.make(object, target, &date, &file_key);
         for _ in 0..MAX_REFUSALS {
@@ -249,6 +250,27 @@ impl Tracker {
         }
     }
 
+    /// The date that an object belongs to: the first in its key, else the UTC date of its notification.
+    ///
+    /// A listing has another time than the notification had, so around midnight another date: what a listing tells of an
+    /// undated key is looked for under both neighbouring days first.
+    async fn date_of(&self, object: &ObjectEvent, file_key: &str) -> Result<String, CloudError> {
+        if let Some((_, date)) = date_of_key(&object.key) {
+            return Ok(date.to_owned());
+        }
+        let time = DateTime::from_timestamp_millis(object.event_ms).unwrap_or_default();
+        let date_in = |days: i64| (time + TimeDelta::days(days)).format("%Y-%m-%d").to_string();
+        if object.sequencer.is_none() {
+            for neighbour in [date_in(-1), date_in(1)] {
+                let item = self.table.get(&Key::new(&neighbour, file_key), Consistency::Strong).await?;
+                if item.is_some_and(|item| text(&item, "file_path") == Some(object.uri().as_str())) {
+                    return Ok(neighbour);
+                }
+            }
+        }
+        Ok(date_in(0))
+    }
+
     async fn ask_bucket(&self, object: &ObjectEvent) -> Result<Current, CloudError> {
         let head = self.input.stage.head(&object.key).await?;
         let same = head.is_some_and(|head| object.etag.as_deref() == Some(head.etag.as_str()));
@@ -263,14 +285,6 @@ impl Tracker {
 impl From<ItemError> for OperatorError {
     fn from(error: ItemError) -> Self {
         Self::permanent(error.to_string())
-    }
-}
-
-/// The date that an object belongs to: the first in its key, else the UTC date of its notification.
-fn date_of(object: &ObjectEvent) -> String {
-    match date_of_key(&object.key) {
-        Some((_, date)) => date.to_owned(),
-        None => DateTime::from_timestamp_millis(object.event_ms).unwrap_or_default().format("%Y-%m-%d").to_string(),
     }
 }
 

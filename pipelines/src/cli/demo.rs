@@ -64,7 +64,9 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
         let facts = service.until_idle(|facts| progress.show(facts)).await;
         progress.finish();
         let took = began.elapsed();
-        service.stop().await;
+        if !service.stop().await {
+            bail!("the service didn't stop in time");
+        }
         anyhow::Ok((facts?, took))
     })?;
     summary::write(out, &facts, &dir.join("s3"), took)?;

@@ -1,12 +1,15 @@
 //! `penstock status`: how it stands with a pipeline, beside the service that runs it.
 
-use std::{io::Write, path::PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use clap::Args;
 use penstock_engine::cloud::{
     Cloud,
-    local::{LocalCloud, read_owner},
+    local::{LocalCloud, Owner, read_owner},
 };
 use serde_json::json;
 
@@ -41,7 +44,7 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
         let facts = Facts::read(&*cloud.table(TRACKING_TABLE).await?).await?;
         let queues = queue_depths(&*cloud, pipeline.resources.queues.keys()).await?;
         let lags = lag::read(&pipeline, &*cloud).await?;
-        let owner = read_owner(&arguments.local).map(|owner| json!({ "pid": owner.pid }));
+        let owner = read_owner(&arguments.local).filter(is_alive).map(|owner| json!({ "pid": owner.pid }));
         if arguments.json {
             let depth = |depth: &penstock_engine::cloud::queue::QueueDepth| {
                 json!({ "visible": depth.visible, "in_flight": depth.in_flight, "delayed": depth.delayed })
@@ -86,4 +89,10 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
         }
         Ok(Exit::Ok)
     })
+}
+
+/// Whether the owner's process is there; a killed one leaves its name behind.
+fn is_alive(owner: &Owner) -> bool {
+    let processes = Path::new("/proc");
+    !processes.is_dir() || processes.join(owner.pid.to_string()).is_dir()
 }

@@ -112,6 +112,8 @@ fn parquet(out: &mut dyn Write, facts: &Facts, s3: &Path) -> anyhow::Result<()> 
 
 fn cell(text: &str) -> String {
     let width = SAMPLE.2;
+    // A tab or a line end would break the table, an escape the terminal.
+    let text: String = text.chars().map(|c| if c.is_control() { '·' } else { c }).collect();
     let short: String = if text.chars().count() > width {
         text.chars().take(width - 1).chain(['…']).collect()
     } else {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use chrono::DateTime;
 use futures::{StreamExt, future::BoxFuture, future::join_all, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, watch},
@@ -256,7 +257,8 @@ async fn deliver(watched: Arc<Watched>, sequencer: Arc<Sequencer>, batch: Vec<La
         size_bytes: landed.stamp.size_bytes,
         etag: landed.etag.clone(),
         sequencer: landed.sequencer.clone(),
-        time: now,
+        // The time of the last write, as a listing tells it: an undated key has the same day by either.
+        time: DateTime::from_timestamp_nanos(landed.stamp.mtime_ns),
     };
     let mut delays = delays();
     loop {
