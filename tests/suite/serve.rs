@@ -118,7 +118,10 @@ fn status_agrees_with_the_table_beside_a_service_and_after_it() {
         assert!(text.contains(said), "`{said}` isn't said:\n{text}");
     }
     stop(running);
-    assert_eq!(place.run_on("status", &[]).expect_code(0).out, text, "after the service");
+    // How far readers of the stream are behind is of its moment; all else stays as it was.
+    let lasting = |text: &str| text.lines().filter(|line| !line.contains(" behind")).collect::<Vec<_>>().join("\n");
+    let after = place.run_on("status", &[]).expect_code(0).out;
+    assert_eq!(lasting(&after), lasting(&text), "after the service");
 }
 
 #[test]
