@@ -1,6 +1,6 @@
 //! A pipeline that runs on one machine: its cloud, its folder watch and its operators, from start to orderly stop.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use penstock_engine::{
@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    facts::{Facts, TRACKING_TABLE},
+    facts::{Facts, TRACKING_TABLE, queue_depths},
     loader::Pipeline,
 };
 
@@ -31,6 +31,7 @@ pub struct Service {
     runtime: runtime::Service,
     folds: Vec<String>,
     queues: Vec<String>,
+    dead_letter_queues: BTreeSet<String>,
     shutdown_limit: Duration,
 }
 
@@ -65,7 +66,16 @@ impl Service {
         let runtime = runtime::Service::start(&graph, registry, context).await?;
         let watches = cloud.watch(&CancellationToken::new()).await?;
         tracing::info!(pipeline = pipeline.name, dir = %dir.display(), operators = graph.nodes.len(), "Service started.");
-        Ok(Self { cloud, watches, runtime, folds, queues, shutdown_limit: pipeline.shutdown_limit })
+        let dead_letters = pipeline.resources.queues.values().filter_map(|queue| queue.dead_letter.as_ref());
+        Ok(Self {
+            cloud,
+            watches,
+            runtime,
+            folds,
+            queues,
+            dead_letter_queues: dead_letters.map(|dead| dead.queue.clone()).collect(),
+            shutdown_limit: pipeline.shutdown_limit,
+        })
     }
 
     /// The cloud that it runs on.
@@ -101,6 +111,12 @@ impl Service {
             }
             tokio::time::sleep(IDLE_POLL).await;
         }
+    }
+
+    /// Queues of dead letters that hold some, and how many: what a person has to look at.
+    pub async fn dead_letters(&self) -> anyhow::Result<Vec<(String, u64)>> {
+        let depths = queue_depths(&*self.cloud, self.dead_letter_queues.iter()).await?;
+        Ok(depths.into_iter().map(|(name, depth)| (name, depth.total())).filter(|(_, total)| *total > 0).collect())
     }
 
     /// Closes manifests of whatever is pending.

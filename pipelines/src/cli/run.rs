@@ -73,7 +73,12 @@ async fn serve(
         facts = work => {
             let facts = facts?;
             summary::write(out, &facts, &arguments.local.join("s3"), began.elapsed())?;
-            Ok(if summary::failures(&facts) == 0 { Exit::Ok } else { Exit::Troubled })
+            let dead_letters = service.dead_letters().await?;
+            for (queue, messages) in &dead_letters {
+                writeln!(out, "Dead letters in queue {queue}: {messages}; the log says why.")?;
+            }
+            let is_clean = summary::failures(&facts) == 0 && dead_letters.is_empty();
+            Ok(if is_clean { Exit::Ok } else { Exit::Troubled })
         }
         stopped = stop_signal() => stopped.map(|()| Exit::Ok),
     }
