@@ -118,18 +118,10 @@ fn status_agrees_with_the_table_beside_a_service_and_after_it() {
         assert!(text.contains(said), "`{said}` isn't said:\n{text}");
     }
     stop(running);
-<<<<<<< HEAD
-    // How far its readers had come is another matter.
-    let without_lag =
-        |text: &str| text.lines().filter(|line| !line.contains(" records behind, ")).collect::<Vec<_>>().join("\n");
-    let after = place.run_on("status", &[]).expect_code(0).out;
-    assert_eq!(without_lag(&after), without_lag(&text), "after the service");
-=======
     // How far readers of the stream are behind is of its moment; all else stays as it was.
     let lasting = |text: &str| text.lines().filter(|line| !line.contains(" behind")).collect::<Vec<_>>().join("\n");
     let after = place.run_on("status", &[]).expect_code(0).out;
     assert_eq!(lasting(&after), lasting(&text), "after the service");
->>>>>>> local
 }
 
 #[test]
