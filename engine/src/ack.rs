@@ -32,6 +32,7 @@ pub struct Ack {
 #[derive(Debug)]
 struct Shared {
     id: u64,
+    origin: Option<Arc<str>>,
     worst: Mutex<Verdict>,
     verdicts: mpsc::UnboundedSender<(u64, Verdict)>,
 }
@@ -41,8 +42,22 @@ impl Ack {
     ///
     /// The channel is unbounded because a verdict is given in `drop`; the source bounds it by what it has in flight.
     pub fn new(id: u64, verdicts: mpsc::UnboundedSender<(u64, Verdict)>) -> Self {
-        let shared = Shared { id, worst: Mutex::new(Verdict::Done), verdicts };
+        Self::from_origin(id, verdicts, None)
+    }
+
+    /// The same, for a record that stands in an order: `origin` names it, e.g. the shard.
+    pub fn from_origin(
+        id: u64,
+        verdicts: mpsc::UnboundedSender<(u64, Verdict)>,
+        origin: impl Into<Option<Arc<str>>>,
+    ) -> Self {
+        let shared = Shared { id, origin: origin.into(), worst: Mutex::new(Verdict::Done), verdicts };
         Self { shared: Arc::new(shared), settled: false }
+    }
+
+    /// The order in which the record stands: records of one origin were emitted in it. None if they have no order.
+    pub fn origin(&self) -> Option<&Arc<str>> {
+        self.shared.origin.as_ref()
     }
 
     /// Gives the verdict.

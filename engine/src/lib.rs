@@ -7,6 +7,7 @@
 //! - [`cloud`]: the seam, narrow traits at the level of AWS operations, with a complete implementation on one machine.
 //! - [`operator`]: what a source, a transform and a sink are, and the verdicts that travel back ([`ack`]).
 //! - [`graph`]: the checked plan of a pipeline; [`runtime`]: running it.
+//! - [`document`]: the JSON document of a record, for operators that take any.
 //! - [`queue_source`]: the `queue` source.
 //! - [`leases`]: the right to do something, held in a table by one process at a time.
 //! - [`streams`]: the consumer of change streams: shard graph, checkpoints, reader.
@@ -15,6 +16,7 @@
 pub mod ack;
 pub mod breaker;
 pub mod cloud;
+pub mod document;
 pub mod graph;
 pub mod leases;
 pub mod operator;

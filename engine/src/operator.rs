@@ -128,6 +128,8 @@ pub enum Kind {
     Change,
     /// [`Body::Value`] of the named shape, e.g. `object`.
     Value(&'static str),
+    /// On an input: whatever comes. On an output: what the operator takes on its input.
+    Any,
 }
 
 impl fmt::Display for Kind {
@@ -136,6 +138,7 @@ impl fmt::Display for Kind {
             Self::Message => f.write_str("messages"),
             Self::Change => f.write_str("changes"),
             Self::Value(shape) => write!(f, "{shape}s"),
+            Self::Any => f.write_str("records of any kind"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The operators of Penstock's NDJSON-to-Parquet pipeline.
+//! The operators of Penstock's NDJSON-to-Parquet pipeline, and [general] ones.
 //!
 //! Each reacts to messages or changes and makes its own conditional writes; none calls another. What may be written,
 //! by whom and on which condition is the table of ARCHITECTURE.md's chapter on state machines.
@@ -8,6 +8,7 @@ pub mod announce;
 pub mod attempt;
 pub mod convert;
 pub mod fold;
+pub mod general;
 pub mod landing;
 pub mod model;
 pub mod outbox;
@@ -33,6 +34,12 @@ pub fn registry() -> Registry {
         .add::<announce::AlertOptions>()
         .add::<settle::SettleOptions>()
         .add::<attempt::AttemptOptions>()
-        .add::<sweep::SweepOptions>();
+        .add::<sweep::SweepOptions>()
+        .add::<general::FilterOptions>()
+        .add::<general::S3NdjsonOptions>()
+        .add::<general::SqsOptions>()
+        .add::<general::EventBridgeOptions>()
+        .add::<general::LogOptions>()
+        .add::<general::DropOptions>();
     registry
 }

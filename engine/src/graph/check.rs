@@ -19,7 +19,7 @@ use super::{
     problem::{Fault, Problem, Severity},
     read::{Spellings, read},
 };
-use crate::cloud::resources::Resources;
+use crate::{cloud::resources::Resources, operator::Kind};
 
 /// An operator as a pipeline declares it.
 #[derive(Debug, Clone)]
@@ -164,18 +164,21 @@ impl<'a> Checker<'a> {
                 let from = self.declared[*from].type_name.as_deref().and_then(|name| self.registry.get(name));
                 if let Some(from) = from {
                     let outputs = from.outputs();
-                    let output = outputs.iter().find(|(name, _)| *name == input.output);
-                    fault = match (known, takes, output) {
-                        (_, _, None) => {
+                    fault = match (known, takes) {
+                        _ if !outputs.iter().any(|(name, _)| *name == input.output) => {
                             let hint = Hint::new(&input.output, outputs.iter().map(|(name, _)| *name));
                             Some(Fault::UnknownOutput(input.id.clone(), input.output.clone(), hint))
                         }
-                        (Some(known), Some(takes), Some((_, gives))) if takes != *gives => Some(Fault::KindMismatch {
-                            type_name: known.name().to_owned(),
-                            takes,
-                            input: text.clone(),
-                            gives: *gives,
-                        }),
+                        (Some(known), Some(takes)) if takes != Kind::Any => {
+                            let gives =
+                                self.gives(&input, &mut BTreeSet::new()).into_iter().find(|gives| *gives != takes);
+                            gives.map(|gives| Fault::KindMismatch {
+                                type_name: known.name().to_owned(),
+                                takes,
+                                input: text.clone(),
+                                gives,
+                            })
+                        }
                         _ => None,
                     };
                 }
@@ -190,6 +193,23 @@ impl<'a> Checker<'a> {
             }
         }
         inputs
+    }
+
+    /// The kinds of record that an output gives. One that hands on what it takes gives what its own inputs give; what
+    /// leads nowhere, or in a circle, gives nothing, and is told elsewhere.
+    fn gives(&self, output: &Input, seen: &mut BTreeSet<String>) -> Vec<Kind> {
+        let Some(node) = self.by_id.get(output.id.as_str()).map(|index| &self.declared[*index]) else {
+            return Vec::new();
+        };
+        let known = node.type_name.as_deref().and_then(|name| self.registry.get(name));
+        let outputs = known.map(OperatorType::outputs).unwrap_or_default();
+        match outputs.iter().find(|(name, _)| *name == output.output) {
+            Some((_, Kind::Any)) if seen.insert(output.id.clone()) => {
+                node.inputs.iter().flat_map(|text| self.gives(&Input::parse(text), seen)).collect()
+            }
+            Some((_, Kind::Any)) | None => Vec::new(),
+            Some((_, kind)) => vec![*kind],
+        }
     }
 
     fn check_running(&mut self, node: &Declared) {

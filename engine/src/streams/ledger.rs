@@ -50,6 +50,8 @@ pub(super) struct Ledger {
     outgoing: VecDeque<Vec<Delivery>>,
     verdicts: mpsc::UnboundedReceiver<(u64, Verdict)>,
     verdict_sender: mpsc::UnboundedSender<(u64, Verdict)>,
+    /// The shard's name on its records: their order is its order.
+    origin: Arc<str>,
     retries: Retries,
     dead_lettering: FuturesUnordered<BoxFuture<'static, u64>>,
     writing: Option<BoxFuture<'static, (ShardItem, Result<Outcome, CloudError>)>>,
@@ -109,6 +111,7 @@ impl Ledger {
         pass_over_before_secs: Option<i64>,
     ) -> Self {
         let (verdict_sender, verdicts) = mpsc::unbounded_channel();
+        let origin = format!("{}/{}", shard.key.arn, shard.key.shard).into();
         Self {
             frontier: Frontier::new(shard.item.checkpoint.clone()),
             gap: shard.item.gap.clone(),
@@ -121,6 +124,7 @@ impl Ledger {
             outgoing: VecDeque::new(),
             verdicts,
             verdict_sender,
+            origin,
             retries: Retries::default(),
             dead_lettering: FuturesUnordered::new(),
             writing: None,
@@ -252,7 +256,7 @@ impl Ledger {
     }
 
     fn delivery(&self, id: u64, change: Arc<Change>) -> Delivery {
-        Delivery { change, ack: Ack::new(id, self.verdict_sender.clone()) }
+        Delivery { change, ack: Ack::from_origin(id, self.verdict_sender.clone(), Arc::clone(&self.origin)) }
     }
 
     fn send(&mut self, batch: Vec<Delivery>) {

@@ -71,11 +71,13 @@ fake!(
 );
 fake!(Pass, "pass", Transform, Some(OBJECT), vec![("out", OBJECT)], vec![]);
 fake!(Store, "store", Sink, Some(OBJECT), vec![], vec![("table", UseMode::Shared)]);
+fake!(Any, "any", Transform, Some(Kind::Any), vec![("out", Kind::Any)], vec![]);
 fake!(Sweep, "sweep", Sink, None, vec![], vec![]);
 
 fn registry() -> Registry {
     let mut registry = Registry::default();
     registry.add::<Queue>().add::<Stream>().add::<Parse>().add::<Pass>().add::<Store>().add::<Sweep>();
+    registry.add::<Any>();
     registry
 }
 
@@ -130,6 +132,22 @@ fn problems(declared: &[Declared]) -> Vec<String> {
     };
     let unread = |problem: &Problem| problem.fault == Fault::UnreadOutput("rejected".to_owned());
     problems.iter().filter(|problem| !unread(problem)).map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_takes_any_record_hands_on_the_kind_that_it_takes() {
+    let any = |id: &str, input: &str| node(Role::Transform, id, "any", &[input], json!({}));
+    let through = |input: &str| {
+        vec![source("events"), any("first", input), any("second", "first"), parse("landing", &["second"])]
+    };
+    assert_eq!(problems(&[through("events"), vec![sink("track", &["landing"])]].concat()), Vec::<String>::new());
+    let stream = node(Role::Source, "changes", "stream", &[], json!({"on": "files"}));
+    let wrong = problems(&[through("changes"), vec![stream, sink("track", &["landing"])]].concat());
+    assert!(wrong.iter().any(|problem| problem.contains("takes messages") && problem.contains("changes")), "{wrong:?}");
+    // One that reads itself ends the look, and is told as a cycle.
+    let circle =
+        problems(&[source("events"), any("first", "second"), any("second", "first"), sink("track", &["second"])]);
+    assert!(!circle.is_empty(), "{circle:?}");
 }
 
 #[test]
