@@ -10,12 +10,11 @@ use penstock_engine::{
         limits::RECORDS_PER_PAGE,
         table::{Consistency, Key},
     },
+    graph::Graph,
     leases::OWNER,
     streams::ChangeStreamOptions,
 };
 use serde::Serialize;
-
-use crate::loader::Pipeline;
 
 /// How far the reader of a shard is behind.
 #[derive(Debug, Serialize)]
@@ -34,10 +33,10 @@ pub struct ShardLag {
     pub problem: Option<String>,
 }
 
-/// The lag of every shard that has records after its checkpoint, or whose lag can't be told.
-pub async fn read(pipeline: &Pipeline, cloud: &dyn Cloud) -> anyhow::Result<Vec<ShardLag>> {
+/// The lag of every shard that a graph reads and that has records after its checkpoint, or whose lag can't be told.
+pub async fn read(graph: &Graph, cloud: &dyn Cloud) -> anyhow::Result<Vec<ShardLag>> {
     let mut lags = Vec::new();
-    for node in pipeline.graph.nodes.iter().filter(|node| node.type_name == "change_stream") {
+    for node in graph.nodes.iter().filter(|node| node.type_name == "change_stream") {
         let options: ChangeStreamOptions =
             serde_json::from_value(node.options.clone()).with_context(|| format!("options of {}", node.id))?;
         let stream = cloud.change_stream(&options.table).await?;

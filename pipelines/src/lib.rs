@@ -2,10 +2,12 @@
 //!
 //! - [`loader`]: from a file to a checked plan, or to all that is wrong with it; the JSON Schema for editors.
 //! - [`home`]: where a pipeline lives; [`service`]: a pipeline that runs; [`landing`]: getting files into it; [`facts`], [`lag`]: how it stands.
+//! - [`config_test`]: tests of a pipeline's YAML.
 //! - [`sample`]: files to try it with, right and wrong.
 //! - [`cli`]: the commands of `penstock`.
 
 pub mod cli;
+pub mod config_test;
 pub mod facts;
 pub mod home;
 pub mod lag;

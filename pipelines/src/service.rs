@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use penstock_engine::{
     cloud::{Cloud, local::folder_watch::WatchHandle},
-    graph::{Graph, Registry},
+    graph::{Graph, Node, Registry},
     operator::{Command, Context},
     runtime::{self, States},
     time::Clock,
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     facts::{Facts, TRACKING_TABLE, queue_depths},
     home::Home,
+    lag,
     loader::Pipeline,
 };
 
@@ -28,6 +29,7 @@ pub struct Service {
     watches: Vec<WatchHandle>,
     runtime: runtime::Service,
     folds: Vec<String>,
+    gathered: Gathered,
     queues: Vec<String>,
     dead_letter_queues: BTreeSet<String>,
     shutdown_limit: Duration,
@@ -71,6 +73,7 @@ impl Service {
         let queues = graph.nodes.iter().filter(|node| node.type_name == "queue");
         let queues = queues.filter_map(|node| node.options.get("queue")?.as_str().map(str::to_owned)).collect();
         let folds = ids_of("fold");
+        let gathered = Gathered::of(&graph, ids_of("s3_ndjson"));
         let runtime = runtime::Service::start(&graph, registry, context).await?;
         let watches = match home.local() {
             Some(local) => local.watch(&CancellationToken::new()).await?,
@@ -88,6 +91,7 @@ impl Service {
             watches,
             runtime,
             folds,
+            gathered,
             queues,
             dead_letter_queues: dead_letters.map(|dead| dead.queue.clone()).collect(),
             shutdown_limit: pipeline.shutdown_limit,
@@ -142,14 +146,22 @@ impl Service {
 
     /// Closes manifests of whatever is pending.
     pub async fn flush(&self) -> anyhow::Result<()> {
-        for fold in &self.folds {
+        self.flush_all(&self.folds).await
+    }
+
+    async fn flush_all(&self, operators: &[String]) -> anyhow::Result<()> {
+        for id in operators {
             let command = Command { name: "flush".to_owned(), arguments: json!({}) };
-            self.runtime.command(fold, command).await.with_context(|| format!("flush of {fold}"))?;
+            self.runtime.command(id, command).await.with_context(|| format!("flush of {id}"))?;
         }
         Ok(())
     }
 
     async fn has_landed(&self) -> anyhow::Result<bool> {
+        self.flush_all(&self.gathered.by).await?;
+        if !lag::read(&self.gathered.from, self.cloud()).await?.is_empty() {
+            return Ok(false);
+        }
         if !self.watches.iter().all(WatchHandle::is_settled) {
             return Ok(false);
         }
@@ -169,6 +181,27 @@ impl Service {
         let orderly = self.runtime.stop(self.shutdown_limit).await;
         tracing::info!(orderly, "Service stopped.");
         orderly
+    }
+}
+
+/// What becomes objects before it is files: the operators that gather records, and the streams that they gather from.
+struct Gathered {
+    by: Vec<String>,
+    from: Graph,
+}
+
+impl Gathered {
+    fn of(graph: &Graph, by: Vec<String>) -> Self {
+        let mut upstream: BTreeSet<&str> = by.iter().map(String::as_str).collect();
+        // Each node comes after its inputs, so that one look from the end finds all that leads to them.
+        for node in graph.nodes.iter().rev() {
+            if upstream.contains(node.id.as_str()) {
+                upstream.extend(node.inputs.iter().map(|input| input.id.as_str()));
+            }
+        }
+        let leads = |node: &&Node| node.type_name == "change_stream" && upstream.contains(node.id.as_str());
+        let from = Graph { nodes: graph.nodes.iter().filter(leads).cloned().collect() };
+        Self { by, from }
     }
 }
 

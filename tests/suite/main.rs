@@ -12,6 +12,7 @@ mod kill;
 mod outputs;
 mod run;
 mod serve;
+mod table_to_parquet;
 mod wrong_input;
 
 use penstock::sample::Sample;

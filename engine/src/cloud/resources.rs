@@ -27,6 +27,11 @@ impl Naming {
         format!("{}-{component}-{}", self.pipeline, self.env)
     }
 
+    /// The full name of a table.
+    pub fn table(&self, component: &str, spec: &TableSpec) -> String {
+        spec.name.clone().unwrap_or_else(|| self.name(component))
+    }
+
     /// The full name of a bucket.
     pub fn bucket(&self, component: &str) -> String {
         format!("{}-{}", self.name(component), self.account)
@@ -118,6 +123,9 @@ pub struct DeadLetterSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TableSpec {
+    /// Its full name, for a table that is not this pipeline's own: whose changes it reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Name of the partition key, a string.
     pub partition_key: String,
     /// Name of the sort key.

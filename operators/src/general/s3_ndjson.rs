@@ -130,8 +130,13 @@ impl Operator for S3Ndjson {
         let origin = line.origin.clone();
         if let Some(reason) = self.gathering.closes(&line) {
             if reason == Reason::Order {
-                tracing::warn!(operator = self.id, origin = origin.as_deref(), "A record came again, after later ones.");
-                metrics::counter!("penstock_records_out_of_order_total", "component_id" => self.id.clone()).increment(1);
+                tracing::warn!(
+                    operator = self.id,
+                    origin = origin.as_deref(),
+                    "A record came again, after later ones."
+                );
+                metrics::counter!("penstock_records_out_of_order_total", "component_id" => self.id.clone())
+                    .increment(1);
             }
             self.close(&origin, reason).await?;
         }

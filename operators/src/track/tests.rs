@@ -25,6 +25,7 @@ async fn place() -> Place {
     let dir = tempfile::tempdir().unwrap();
     let index = IndexSpec { hash: "status".to_owned(), range: "date_prefix".to_owned() };
     let table = TableSpec {
+        name: None,
         partition_key: "date_prefix".to_owned(),
         sort_key: "file_key".to_owned(),
         sort_type: Default::default(),

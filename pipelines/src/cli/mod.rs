@@ -14,6 +14,7 @@ mod run;
 mod schema;
 mod status;
 mod summary;
+mod test;
 mod validate;
 
 use std::{
@@ -49,6 +50,7 @@ enum Command {
     Convert(convert::Arguments),
     Status(status::Arguments),
     Validate(validate::Arguments),
+    Test(test::Arguments),
     Graph(graph::Arguments),
     Schema(schema::Arguments),
 }
@@ -126,6 +128,7 @@ impl App {
             Command::Convert(arguments) => convert::run(arguments, out),
             Command::Status(arguments) => status::run(self, arguments, out),
             Command::Validate(arguments) => validate::run(self, arguments, out),
+            Command::Test(arguments) => test::run(self, arguments, out),
             Command::Graph(arguments) => graph::run(self, arguments, out),
             Command::Schema(arguments) => schema::run(self, arguments, out),
         }

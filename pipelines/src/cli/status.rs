@@ -38,7 +38,7 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
         let cloud = home.cloud();
         let facts = Facts::read(&*cloud.table(TRACKING_TABLE).await?).await?;
         let queues = queue_depths(&**cloud, pipeline.resources.queues.keys()).await?;
-        let lags = lag::read(&pipeline, &**cloud).await?;
+        let lags = lag::read(&pipeline.graph, &**cloud).await?;
         let owner = home.local().and_then(|local| read_owner(local.dir())).filter(is_alive).map(|owner| json!({ "pid": owner.pid }));
         if arguments.json {
             let depth = |depth: &penstock_engine::cloud::queue::QueueDepth| {

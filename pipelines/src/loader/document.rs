@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::tree::Tree;
+use crate::config_test::TestSpec;
 
 /// A pipeline: operators joined by their inputs, and the resources that they use.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -46,9 +47,18 @@ pub struct Document {
     /// Operators that take records, by id.
     #[serde(default)]
     pub sinks: Map<String, Value>,
-    /// Reserved for tests of the pipeline.
+    /// Tests of the pipeline: what is put into its operators, and what must come out. `penstock test` runs them.
     #[serde(default)]
-    pub tests: Option<Value>,
+    pub tests: Vec<TestSpec>,
+}
+
+/// A file of tests that stands beside a pipeline's.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TestFile {
+    /// The tests.
+    #[serde(default)]
+    pub tests: Vec<TestSpec>,
 }
 
 /// What every operator has besides its own options.

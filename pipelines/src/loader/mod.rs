@@ -21,15 +21,17 @@ use std::{
 
 use penstock_engine::{
     cloud::resources::{Naming, Resources},
-    graph::{Fault, Graph, Path, Problem, Registry, Severity, check},
+    graph::{Declared, Fault, Graph, Node, Path, Problem, Registry, Role, Severity, Spellings, check, read},
 };
 use sha2::{Digest, Sha256};
 
-use document::Document;
+use document::{Document, TestFile};
 pub use interpolate::Env;
 pub use report::{Excerpt, LoadErrors, Report};
 pub use schema::schema;
 use tree::{MAX_FILE_BYTES, Tree};
+
+use crate::config_test::TestSpec;
 
 /// A pipeline that can run.
 #[derive(Debug, Clone)]
@@ -54,6 +56,8 @@ pub struct Pipeline {
     pub path: PathBuf,
     /// SHA-256 of the file, in hex.
     pub digest: String,
+    /// Its tests.
+    pub tests: Vec<TestSpec>,
     /// What somebody should look at.
     pub warnings: Vec<Report>,
 }
@@ -61,6 +65,43 @@ pub struct Pipeline {
 /// Loads a pipeline's file. The error holds all that is wrong with it.
 pub fn load(path: &FilePath, env: Env<'_>, registry: &Registry) -> Result<Pipeline, LoadErrors> {
     load_text(path, &read_file(path)?, env, registry)
+}
+
+/// Where tests of a pipeline may stand besides its own `tests`: `name.tests.yaml` beside `name.yaml`.
+pub fn tests_beside(path: &FilePath) -> PathBuf {
+    path.with_extension("tests.yaml")
+}
+
+/// Loads the tests of a pipeline from a file of their own.
+pub fn load_tests(path: &FilePath, pipeline: &Pipeline) -> Result<Vec<TestSpec>, LoadErrors> {
+    let text = read_file(path)?;
+    let fail = |reports| LoadErrors { file: path.to_owned(), reports };
+    let tree = Tree::parse(&text).map_err(|errors| {
+        let told = |error: tree::SyntaxError| report(&text, error.place, "syntax", Path::root(), error.message);
+        fail(errors.into_iter().map(told).collect())
+    })?;
+    let mut found = Found::default();
+    let (file, problems) =
+        read::<TestFile>(&tree.to_value(), &tree.spellings(), &[], |value| serde_path_to_error::deserialize(value));
+    found.add(problems);
+    let tests = file.unwrap_or_default().tests;
+    found.add(rules::test_problems(&tests, &declared(&pipeline.graph)));
+    if found.problems.is_empty() { Ok(tests) } else { Err(fail(found.reports(&text, &tree))) }
+}
+
+/// The operators of a graph as far as tests name them.
+fn declared(graph: &Graph) -> Vec<Declared> {
+    let section = |node: &Node| if node.inputs.is_empty() { Role::Source } else { Role::Transform };
+    let of = |node: &Node| Declared {
+        section: section(node),
+        id: node.id.clone(),
+        type_name: Some(node.type_name.clone()),
+        inputs: Vec::new(),
+        running: node.running.clone(),
+        options: node.options.clone(),
+        spellings: Spellings::new(),
+    };
+    graph.nodes.iter().map(of).collect()
 }
 
 fn read_file(path: &FilePath) -> Result<String, LoadErrors> {
@@ -119,10 +160,23 @@ pub fn load_text(path: &FilePath, text: &str, env: Env<'_>, registry: &Registry)
     if warnings.iter().any(|report| report.severity == Severity::Error) {
         return Err(fail(warnings));
     }
-    let Document { pipeline: name, env, account, resources, services, shutdown_limit, .. } = document;
+    let Document { pipeline: name, env, account, resources, services, shutdown_limit, tests, .. } = document;
     let naming = Naming { pipeline: name.clone(), env: env.clone(), account: account.clone() };
     let path = path.to_owned();
-    Ok(Pipeline { name, env, account, naming, resources, services, shutdown_limit, graph, path, digest, warnings })
+    Ok(Pipeline {
+        name,
+        env,
+        account,
+        naming,
+        resources,
+        services,
+        shutdown_limit,
+        graph,
+        path,
+        digest,
+        tests,
+        warnings,
+    })
 }
 
 /// What was found so far. What a later step says about a place that an earlier one refused is no news.

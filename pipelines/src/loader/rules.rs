@@ -7,11 +7,12 @@ use penstock_engine::{
         limits::VISIBILITY_SECS,
         resources::{BucketSpec, BusSpec, Naming, QueueSpec, TableSpec, TargetSpec},
     },
-    graph::{Declared, Fault, Input, Path, Problem, near::Hint},
+    graph::{Declared, Fault, Input, Path, Problem, Role, near::Hint},
     units::format_duration,
 };
 
 use super::document::Document;
+use crate::config_test::TestSpec;
 
 /// Characters of a bucket's full name.
 const BUCKET_NAME_CHARS: usize = 63;
@@ -39,10 +40,7 @@ pub fn broken_rules(document: &Document, operators: &[Declared]) -> Vec<Problem>
         let message = "the pipeline has no operators: declare some under `sources`, `transforms` and `sinks`";
         rules.wrong(Path::root(), message);
     }
-    if document.tests.is_some() {
-        let message = "`tests` is reserved: nothing runs them yet".to_owned();
-        rules.problems.push(Problem::key(Path::root().key("tests"), Fault::Doubtful(message)));
-    }
+    rules.check_tests(operators);
     rules.problems
 }
 
@@ -76,6 +74,12 @@ impl<'a> Rules<'a> {
         for service in self.document.services.keys().filter(|service| !is_name(service)) {
             self.problems.push(Problem::key(root.key("services").key(service), Fault::Invalid(not_a_name(service))));
         }
+    }
+
+    /// A test puts records into transforms and looks at what there is.
+    fn check_tests(&mut self, operators: &[Declared]) {
+        let tests = &self.document.tests;
+        self.problems.extend(test_problems(tests, operators));
     }
 
     fn check_shutdown(&mut self) {
@@ -156,8 +160,12 @@ impl<'a> Rules<'a> {
     }
 
     fn check_table(&mut self, name: &str, table: &TableSpec) {
-        let full = self.naming().name(name);
+        let full = self.naming().table(name, table);
         let path = self.check_resource_name("tables", name, &full, 255);
+        let plain = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c);
+        if table.name.as_ref().is_some_and(|name| name.chars().count() < 3 || !name.chars().all(plain)) {
+            self.wrong(path.key("name"), "a table's name is 3 to 255 letters, digits, `-`, `_` and `.`");
+        }
         if table.partition_key == table.sort_key {
             self.wrong(path.key("sort_key"), "the sort key is the partition key: name another attribute");
         }
@@ -231,6 +239,34 @@ impl<'a> Rules<'a> {
             }
         }
     }
+}
+
+/// What is wrong with tests of these operators.
+pub(super) fn test_problems(tests: &[TestSpec], operators: &[Declared]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (index, test) in tests.iter().enumerate() {
+        let path = Path::root().key("tests").index(index);
+        if test.expect.is_empty() && test.fail.is_empty() {
+            let message = "it expects nothing, so it can't fail: add `expect` or `fail`".to_owned();
+            problems.push(Problem::value(path.clone(), Fault::Invalid(message)));
+        }
+        let ids = |of: fn(&Declared) -> bool| operators.iter().filter(move |node| of(node)).map(|node| &node.id);
+        for id in test.send.keys() {
+            if !ids(|node| node.section != Role::Source).any(|known| known == id) {
+                let hint = Hint::new(id, ids(|node| node.section != Role::Source));
+                problems.push(Problem::key(path.key("send").key(id), Fault::UnknownInput(id.clone(), hint)));
+            }
+        }
+        let looked_at = test.expect.keys().map(|name| ("expect", name));
+        for (section, name) in looked_at.chain(test.fail.keys().map(|name| ("fail", name))) {
+            let id = Input::parse(name).id;
+            if !ids(|_| true).any(|known| *known == id) {
+                let hint = Hint::new(&id, ids(|_| true));
+                problems.push(Problem::key(path.key(section).key(name), Fault::UnknownInput(id, hint)));
+            }
+        }
+    }
+    problems
 }
 
 fn is_name(name: &str) -> bool {

@@ -47,6 +47,7 @@ pub const SOURCE: &str = "penstock.conformance";
 /// What the suites need.
 pub fn resources() -> Resources {
     let table = |sort_type| TableSpec {
+        name: None,
         partition_key: "pk".into(),
         sort_key: "sk".into(),
         sort_type,

@@ -85,7 +85,7 @@ pub fn make_tables(
 ) -> Result<BTreeMap<String, TableDef>> {
     let mut tables = BTreeMap::new();
     for (short, spec) in &resources.tables {
-        let name = naming.name(short);
+        let name = naming.table(short, spec);
         let (keys, layout) = (keys_text(spec), layout_text(spec));
         let known = connection
             .query_row("SELECT id, keys, layout FROM tables WHERE name = ?1", [&name], |row| {
@@ -134,7 +134,7 @@ pub fn find_tables(
     check_version(version)?;
     let mut tables = BTreeMap::new();
     for (short, spec) in &resources.tables {
-        let name = naming.name(short);
+        let name = naming.table(short, spec);
         let id = find(connection, "table", "SELECT id FROM tables WHERE name = ?1", &name)?;
         tables.insert(short.clone(), table_def(id, name, spec));
     }
