@@ -349,3 +349,45 @@ impl Cloud for NoCloud {
         Self::none("bucket", name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::loader::load_text;
+
+    async fn differences(test: Value) -> Vec<String> {
+        let text = include_str!("../table-to-parquet.yaml");
+        let registry = crate::registry();
+        let pipeline = load_text(std::path::Path::new("p.yaml"), text, &|_| None, &registry).unwrap();
+        let test: TestSpec = serde_json::from_value(test).unwrap();
+        run(&test, &pipeline.graph, &pipeline.naming, &registry).await.differences
+    }
+
+    #[tokio::test]
+    async fn what_is_not_as_expected_is_told_with_its_place() {
+        let send = json!({"wanted": [{"change": {"operation": "INSERT", "new": {"a": 1, "b": [1, "x"]}}}]});
+        let test = |expect: Value| json!({"name": "t", "send": send, "expect": expect});
+        assert_eq!(differences(test(json!({"gather": [{"new": {"b": [1, "x"]}}]}))).await, Vec::<String>::new());
+        assert_eq!(
+            differences(test(json!({"gather": [{"new": {"a": 2}}]}))).await,
+            ["gather[0].new.a: expected 2, saw 1"]
+        );
+        let missing = differences(test(json!({"wanted.unmatched": [{}]}))).await;
+        assert_eq!(missing, ["wanted.unmatched: expected 1, saw 0"]);
+        let surplus = differences(test(json!({"wanted.out": []}))).await;
+        assert!(surplus[0].starts_with("wanted.out: expected 0, saw 1\n"), "{surplus:?}");
+    }
+
+    #[tokio::test]
+    async fn failures_are_expected_or_told() {
+        let send = json!({"landing": [{"message": "no JSON"}]});
+        let told = differences(json!({"name": "t", "send": send, "expect": {"landing": []}})).await;
+        assert!(told[0].starts_with("landing: message message-0 is no notification"), "{told:?}");
+        let expected = json!({"name": "t", "send": send, "fail": {"landing": ["is no notification"]}});
+        assert_eq!(differences(expected).await, Vec::<String>::new());
+        let other = json!({"name": "t", "send": send, "fail": {"landing": ["another reason"]}});
+        assert!(differences(other).await[0].contains("expected a failure with `another reason`"));
+    }
+}

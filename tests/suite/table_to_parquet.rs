@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use penstock::loader::{Pipeline, load};
 use penstock_engine::cloud::{
-    AttributeValue, Cloud, Item, Table,
+    Cloud, Item, Table,
     local::{LocalCloud, LocalOptions},
     table::{Condition, Key, Outcome, Write},
 };
@@ -116,4 +116,12 @@ fn i1_i4_each_change_is_one_row_through_kills() {
     numbers.sort();
     numbers.dedup();
     assert_eq!(numbers.len(), changes, "a change stands in two rows");
+}
+
+#[test]
+fn the_shipped_pipelines_pass_their_own_tests() {
+    for file in [pipeline_file(), file()] {
+        let ended = place().run(&["test", &file.display().to_string()]).expect_code(0);
+        assert!(ended.out.contains(" passed, 0 failed") && !ended.out.contains("0 passed"), "{}", ended.out);
+    }
 }
