@@ -3,14 +3,18 @@
 //! - [`loader`]: from a file to a checked plan, or to all that is wrong with it; the JSON Schema for editors.
 //! - [`home`]: where a pipeline lives; [`service`]: a pipeline that runs; [`landing`]: getting files into it; [`facts`], [`lag`]: how it stands.
 //! - [`sample`]: files to try it with, right and wrong.
+//! - [`oncall`]: what the person on call does and asks; [`control`]: which process does it.
 //! - [`cli`]: the commands of `penstock`.
 
 pub mod cli;
+pub mod config;
+pub mod control;
 pub mod facts;
 pub mod home;
 pub mod lag;
 pub mod landing;
 pub mod loader;
+pub mod oncall;
 pub mod sample;
 pub mod service;
 

@@ -14,7 +14,8 @@ use penstock::{
 };
 use penstock_engine::cloud::{
     Cloud, Table,
-    local::LocalCloud,
+    local::{LocalCloud, LocalOptions},
+    queue::Outgoing,
     table::{Query, query_all},
 };
 use penstock_operators::model::{
@@ -126,6 +127,35 @@ impl Place {
     /// Runs the pipeline until nothing is left to do, after landing what a pattern names.
     pub fn run_until_idle(&self, land: &str) -> Ended {
         self.start_pipeline(&["--land", &self.path(land).display().to_string(), "--until-idle"]).wait(PATIENCE)
+    }
+
+    /// Runs the pipeline until nothing is left to do.
+    pub fn run_until_idle_again(&self) -> Ended {
+        self.start_pipeline(&["--until-idle"]).wait(PATIENCE)
+    }
+
+    /// Starts another command on the pipeline and its folder.
+    pub fn start_command(&self, arguments: &[&str]) -> Running {
+        self.start_on(&arguments[..1], &arguments[1..])
+    }
+
+    /// Puts a message into a queue, while no service runs.
+    pub fn write_message(&self, queue: &str, body: &str) {
+        self.runtime.block_on(async {
+            let queue = self.owned().queue(queue).await.unwrap();
+            queue.send(&[Outgoing::new(body)]).await.unwrap().into_iter().for_each(|sent| sent.unwrap());
+        });
+    }
+
+    /// How many messages a queue holds, while no service runs.
+    pub fn queue_depth(&self, queue: &str) -> u64 {
+        self.runtime.block_on(async { self.owned().queue(queue).await.unwrap().depth().await.unwrap().total() })
+    }
+
+    /// The folder's cloud, owned by the test.
+    fn owned(&self) -> std::sync::Arc<LocalCloud> {
+        let naming = self.pipeline.naming.clone();
+        LocalCloud::open(&self.cloud(), naming, &self.pipeline.resources, LocalOptions::default()).unwrap()
     }
 
     /// Runs another command on the pipeline and its folder, e.g. `status`.

@@ -9,6 +9,7 @@
 mod commands;
 mod convert;
 mod kill;
+mod oncall;
 mod outputs;
 mod run;
 mod serve;

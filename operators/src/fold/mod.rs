@@ -4,9 +4,13 @@
 //! lost at any time. What it decides is pure ([`view`]); how a manifest comes to be is [`protocol`].
 
 pub mod protocol;
+pub mod request;
 pub mod view;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta};
@@ -24,10 +28,11 @@ use tokio::time::Instant;
 
 use crate::{
     model::{FileItem, FileState, ManifestItem, ManifestState, SHARDS, STATUS_INDEX, attribute, read_item},
-    record::read_change,
+    record::{entered, read_change},
     track::default_ttl_days,
 };
 use protocol::{Assembled, Assembler};
+use request::FlushRequest;
 use view::{Flush, View};
 
 /// Options of `fold`.
@@ -167,6 +172,7 @@ impl Build for FoldOptions {
             started: Instant::now(),
             read_at: None,
             batch: 0,
+            requests: BTreeMap::new(),
         })))
     }
 }
@@ -180,12 +186,27 @@ struct Fold {
     started: Instant,
     read_at: Option<Instant>,
     batch: u32,
+    requests: BTreeMap<String, Heeded>,
+}
+
+/// A request to flush a date that isn't answered yet.
+struct Heeded {
+    request: FlushRequest,
+    /// Whether the view was asked: after a reading of the index.
+    asked: bool,
+    manifests: Vec<String>,
 }
 
 #[async_trait]
 impl Operator for Fold {
     async fn on_record(&mut self, record: &Record, _out: &mut Outputs) -> Result<(), OperatorError> {
         let change = read_change(record)?;
+        if change.key.partition == request::PARTITION {
+            if let Some(item) = entered(change, request::REQUESTED) {
+                self.heed(read_item("flush request", item)?);
+            }
+            return Ok(());
+        }
         if !FileItem::is_file_key(&change.key) {
             return Ok(());
         }
@@ -202,7 +223,7 @@ impl Operator for Fold {
             }
         }
         // The view has taken the records: a flush that fails now is tried again at the next tick.
-        if let Err(error) = self.flush_due().await {
+        if let Err(error) = self.flush_asked_and_due().await {
             tracing::warn!(%error, "Flush failed; it will be tried again.");
             metrics::counter!("penstock_flush_failures_total").increment(1);
         }
@@ -218,7 +239,7 @@ impl Operator for Fold {
             self.read_index().await?;
             self.read_at = Some(Instant::now());
         }
-        self.flush_due().await?;
+        self.flush_asked_and_due().await?;
         let pending = self.view.pending(self.now());
         metrics::gauge!("penstock_pending_files").set(self.view.len() as f64);
         let oldest = pending.values().map(|pending| pending.oldest_secs).max().unwrap_or_default();
@@ -257,6 +278,41 @@ impl Fold {
         self.started.elapsed()
     }
 
+    /// Takes a person's request. It is answered once what is pending now is in manifests.
+    fn heed(&mut self, request: FlushRequest) {
+        let is_known = self.requests.get(&request.date).is_some_and(|known| known.request.token == request.token);
+        if !is_known {
+            tracing::info!(date = request.date, "Flush by hand requested.");
+            metrics::counter!("penstock_flush_requests_total", "outcome" => "heeded").increment(1);
+            self.requests.insert(request.date.clone(), Heeded { request, asked: false, manifests: Vec::new() });
+        }
+    }
+
+    async fn flush_asked_and_due(&mut self) -> Result<(), OperatorError> {
+        if self.requests.values().any(|heeded| !heeded.asked) || self.view.wants_reading() {
+            self.read_index().await?;
+            let now = self.now();
+            for (date, heeded) in self.requests.iter_mut().filter(|(_, heeded)| !heeded.asked) {
+                self.view.ask(date, now);
+                heeded.asked = true;
+            }
+        }
+        self.flush_due().await?;
+        for date in self.view.answered() {
+            let Some(heeded) = self.requests.get(&date) else { continue };
+            let (table, now) = (&*self.assembler.table, self.clock.now());
+            if let Err(error) =
+                request::answer(table, &heeded.request, &heeded.manifests, now, self.assembler.ttl).await
+            {
+                // What was asked for is done; only the answer is missing.
+                self.view.ask(&date, Duration::ZERO);
+                return Err(error);
+            }
+            self.requests.remove(&date);
+        }
+        Ok(())
+    }
+
     async fn flush_due(&mut self) -> Result<(), OperatorError> {
         // Dates whose lease another process has wait for the next change, tick or reading.
         let mut busy = BTreeSet::new();
@@ -275,8 +331,11 @@ impl Fold {
         self.batch += 1;
         match self.assembler.assemble(&flush, self.batch).await? {
             Assembled::Busy => Ok(None),
-            Assembled::Ended { manifest_id, claimed, refused, .. } => {
+            Assembled::Ended { manifest_id, claimed, refused, committed } => {
                 self.learn(&claimed, refused);
+                if let Some(heeded) = self.requests.get_mut(&flush.date).filter(|heeded| heeded.asked && committed) {
+                    heeded.manifests.push(manifest_id.clone());
+                }
                 Ok(Some(manifest_id))
             }
         }
@@ -317,6 +376,13 @@ impl Fold {
             }
         }
         self.view.end_reading(complete);
+        for date in request::waiting(&*self.assembler.table).await? {
+            // The index is stale: what the table itself says is heeded.
+            if let Some(request) = request::read(&*self.assembler.table, &date).await?.filter(FlushRequest::is_waiting)
+            {
+                self.heed(request);
+            }
+        }
         self.resume_left().await
     }
 

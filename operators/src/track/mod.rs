@@ -26,7 +26,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use decide::{Current, Decision, Ignored, compare, decide};
-pub use quarantine::QuarantineOptions;
+pub use quarantine::{QuarantineOptions, copy_key};
 
 use crate::{
     model::{

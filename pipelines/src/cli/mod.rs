@@ -3,18 +3,25 @@
 //! Each command is a module with its arguments and a `run`; [`App`] holds what all need, runs one and turns what it
 //! returns into an exit code. What a command is asked for goes to stdout, all else to stderr.
 
+mod config;
 mod convert;
 mod demo;
+mod flush;
 mod graph;
 mod land;
 mod logging;
+mod new;
 mod place;
 mod progress;
+mod redrive;
 mod run;
 mod schema;
+mod shell;
 mod status;
 mod summary;
+mod trace;
 mod validate;
+mod verify;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -26,6 +33,7 @@ use clap::{Parser, Subcommand};
 use penstock_engine::graph::Registry;
 
 pub use logging::start_logging;
+pub use place::PlaceArguments;
 
 use crate::loader::LoadErrors;
 
@@ -48,9 +56,17 @@ enum Command {
     Land(land::Arguments),
     Convert(convert::Arguments),
     Status(status::Arguments),
+    Flush(flush::Arguments),
+    Redrive(redrive::Arguments),
+    Trace(trace::Arguments),
+    Verify(verify::Arguments),
     Validate(validate::Arguments),
     Graph(graph::Arguments),
     Schema(schema::Arguments),
+    Config(config::Arguments),
+    New(new::Arguments),
+    Completions(shell::CompletionsArguments),
+    Man(shell::ManArguments),
 }
 
 /// How a command ended.
@@ -125,9 +141,17 @@ impl App {
             Command::Land(arguments) => land::run(self, arguments, out),
             Command::Convert(arguments) => convert::run(arguments, out),
             Command::Status(arguments) => status::run(self, arguments, out),
+            Command::Flush(arguments) => flush::run(self, arguments, out),
+            Command::Redrive(arguments) => redrive::run(self, arguments, out),
+            Command::Trace(arguments) => trace::run(self, arguments, out),
+            Command::Verify(arguments) => verify::run(self, arguments, out),
             Command::Validate(arguments) => validate::run(self, arguments, out),
             Command::Graph(arguments) => graph::run(self, arguments, out),
             Command::Schema(arguments) => schema::run(self, arguments, out),
+            Command::Config(arguments) => config::run(self, arguments, out),
+            Command::New(arguments) => new::run(self, arguments, out),
+            Command::Completions(arguments) => shell::completions(arguments, out),
+            Command::Man(arguments) => shell::man(arguments, out),
         }
     }
 }

@@ -7,7 +7,11 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{App, Exit, land, place::PlaceArguments, progress::Progress, summary};
-use crate::{loader::Pipeline, service::Service};
+use crate::{
+    control::{Control, Hands},
+    loader::Pipeline,
+    service::Service,
+};
 
 /// Run a pipeline: until it is stopped, or until nothing is left to do.
 #[derive(Debug, Args)]
@@ -37,11 +41,20 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
         let home = arguments.place.open(&mut pipeline).await?;
         let chosen = arguments.service.as_deref();
         let service = Service::start_at(&pipeline, chosen, home, Arc::clone(&app.registry)).await?;
+        let _control = control(&pipeline, &service)?;
         let ended = serve(&pipeline, arguments, &service, out, began).await;
         let orderly = service.stop().await;
         let exit = ended?;
         Ok(if orderly { exit } else { Exit::Failed })
     })
+}
+
+/// The socket by which commands reach this process, if it owns a folder.
+fn control(pipeline: &Pipeline, service: &Service) -> anyhow::Result<Option<Control>> {
+    let Some(local) = service.home().local() else { return Ok(None) };
+    let hands = Hands::new(Arc::clone(service.home().cloud()), Arc::new(pipeline.clone()));
+    let served = Control::serve(local.dir(), hands);
+    Ok(Some(served.with_context(|| format!("the control socket in {} can't be served", local.dir().display()))?))
 }
 
 async fn serve(

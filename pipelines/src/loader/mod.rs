@@ -54,6 +54,8 @@ pub struct Pipeline {
     pub path: PathBuf,
     /// SHA-256 of the file, in hex.
     pub digest: String,
+    /// What the file itself says, with its variables put in and without defaults.
+    pub given: serde_json::Value,
     /// What somebody should look at.
     pub warnings: Vec<Report>,
 }
@@ -121,8 +123,21 @@ pub fn load_text(path: &FilePath, text: &str, env: Env<'_>, registry: &Registry)
     }
     let Document { pipeline: name, env, account, resources, services, shutdown_limit, .. } = document;
     let naming = Naming { pipeline: name.clone(), env: env.clone(), account: account.clone() };
-    let path = path.to_owned();
-    Ok(Pipeline { name, env, account, naming, resources, services, shutdown_limit, graph, path, digest, warnings })
+    let (path, given) = (path.to_owned(), tree.to_value());
+    Ok(Pipeline {
+        name,
+        env,
+        account,
+        naming,
+        resources,
+        services,
+        shutdown_limit,
+        graph,
+        path,
+        digest,
+        given,
+        warnings,
+    })
 }
 
 /// What was found so far. What a later step says about a place that an earlier one refused is no news.
