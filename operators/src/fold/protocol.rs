@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, stream};
-use object_store::{ObjectStoreExt, PutMode, path::Path};
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutMode, path::Path};
 use penstock_engine::{
     cloud::{
         AttributeValue, Bucket, CloudError, Table,
@@ -355,6 +356,40 @@ pub async fn read_manifest_json(
     let head = bucket.stage.head(path.as_ref()).await?;
     let etag = head.map(|head| head.etag).ok_or_else(|| OperatorError::transient(format!("{path} vanished")))?;
     Ok(Some((json, etag)))
+}
+
+/// The JSON object of a committed manifest, if it is there: the very one that was committed.
+pub async fn read_committed_json(
+    bucket: &Bucket,
+    prefix: &str,
+    manifest: &ManifestItem,
+) -> Result<Option<ManifestJson>, OperatorError> {
+    let path = manifest_json_path(prefix, &manifest.date_prefix, manifest.id());
+    let Some(body) = read_recorded(bucket, &path, manifest.json_etag.as_deref()).await? else { return Ok(None) };
+    let json = serde_json::from_slice(&body)
+        .map_err(|error| OperatorError::permanent(format!("s3://{}/{path} is no manifest: {error}", bucket.name)))?;
+    Ok(Some(json))
+}
+
+/// Reads an object whose etag was recorded when it was written. Another object in its place is a permanent failure: what
+/// was recorded is what counts, and nobody may change it.
+pub async fn read_recorded(bucket: &Bucket, path: &Path, etag: Option<&str>) -> Result<Option<Bytes>, OperatorError> {
+    let options = GetOptions { if_match: etag.map(unquoted), ..GetOptions::default() };
+    match bucket.store.get_opts(path, options).await {
+        Ok(found) => Ok(Some(found.bytes().await.map_err(CloudError::from)?)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(object_store::Error::Precondition { .. }) => Err(OperatorError::permanent(format!(
+            "s3://{}/{path} isn't what was recorded: its etag is no longer {}; somebody changed it",
+            bucket.name,
+            etag.unwrap_or_default()
+        ))),
+        Err(error) => Err(CloudError::from(error).into()),
+    }
+}
+
+/// An etag as items hold it: without the quotes that it wears in HTTP.
+pub fn unquoted(etag: &str) -> String {
+    etag.trim_matches('"').to_owned()
 }
 
 /// Gives a claimed file back: `manifested` to this manifest → `pending`. Whether it was.
