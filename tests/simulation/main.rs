@@ -5,6 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod crashes;
+mod gaps;
+mod model;
+mod planted;
+mod seeds;
 
 use std::{future::Future, time::Duration};
 

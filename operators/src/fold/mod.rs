@@ -1,10 +1,12 @@
 //! `fold`: turns pending files into manifests when a threshold is hit.
 //!
 //! It holds no record back: its memory is a view of the table, fed by changes and by readings of the index, and may be
-//! lost at any time. What it decides is pure ([`view`]); how a manifest comes to be is [`protocol`].
+//! lost at any time. What it decides is pure ([`view`]); how a manifest comes to be is
+//! [`protocol`], by pure [`writes`].
 
 pub mod protocol;
 pub mod view;
+pub mod writes;
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -266,10 +266,3 @@ impl Stage for MemoryBucket {
         Ok(())
     }
 }
-
-/// One bucket as the seam hands it out.
-impl From<&Arc<MemoryBucket>> for penstock_engine::cloud::Bucket {
-    fn from(bucket: &Arc<MemoryBucket>) -> Self {
-        Self { name: bucket.name.clone(), store: bucket.clone(), stage: bucket.clone() }
-    }
-}

@@ -62,6 +62,9 @@ pub struct World {
     processes: Vec<Process>,
     sequencer: u64,
     started: u64,
+    /// Services of processes that died before they had started.
+    stillborn: Vec<&'static str>,
+    deaths: usize,
 }
 
 /// A process of a world.
@@ -119,6 +122,8 @@ impl World {
             processes: Vec::new(),
             sequencer: 0,
             started: 0,
+            stillborn: Vec::new(),
+            deaths: 0,
         }
     }
 
@@ -172,7 +177,10 @@ impl World {
         // A process may die while it starts.
         let running = tokio::select! {
             running = &mut starting => running.unwrap(),
-            () = died(&life) => return,
+            () = died(&life) => {
+                self.stillborn.push(service);
+                return;
+            }
         };
         drop(starting);
         self.processes.push(Process { name, service, life, running });
@@ -203,11 +211,17 @@ impl World {
 
     /// Clears away processes that died by themselves; which services they ran.
     pub async fn bury(&mut self) -> Vec<&'static str> {
-        let mut services = Vec::new();
+        let mut services = std::mem::take(&mut self.stillborn);
         while let Some(dead) = self.processes.iter().position(|process| process.life.vital() == Vital::Dead) {
             services.push(self.end(dead, false).await);
         }
+        self.deaths += services.len();
         services
+    }
+
+    /// How many processes have died by themselves.
+    pub fn deaths(&self) -> usize {
+        self.deaths
     }
 
     /// Lands a version of an object; how many notifications of it are sent, each after such a delay.

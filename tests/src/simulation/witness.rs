@@ -106,6 +106,24 @@ impl Shared {
         self.violations.lock().unwrap().push(format!("{call}: {rule}"));
     }
 
+    /// The items of all manifests.
+    pub fn all_manifests(&self) -> Vec<ManifestItem> {
+        self.manifests()
+    }
+
+    /// The items of all files.
+    pub fn all_files(&self) -> Vec<FileItem> {
+        let items = self.items();
+        items
+            .iter()
+            .filter(|item| {
+                text(item, attribute::DATE_PREFIX) != Some("SCHEMA")
+                    && text(item, attribute::FILE_KEY).is_some_and(|key| !key.starts_with("MANIFEST#"))
+            })
+            .map(|item| read_item("file", item).unwrap())
+            .collect()
+    }
+
     fn items(&self) -> Vec<Item> {
         self.cloud.memory_table(TRACKING).items()
     }
