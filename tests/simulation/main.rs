@@ -1,10 +1,11 @@
 //! The promises of the design under every crash and fault that a seed or a plan can make, in simulation.
 //!
-//! `SIMULATION_SEEDS=5000` runs more seeds than the default; `SIMULATION_SEED=17` runs one again, as a failure tells.
+//! `PENSTOCK_SEEDS=5000` runs more seeds of chaos than the default; `PENSTOCK_SEED=17` runs one again, as a failure tells.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod crashes;
+mod defects;
 mod gaps;
 mod model;
 mod planted;

@@ -16,6 +16,7 @@ use penstock_engine::{
     },
     leases::{Lease, Leases},
     operator::OperatorError,
+    random,
     time::{Clock, format_time},
 };
 
@@ -101,7 +102,7 @@ impl Assembler {
         let candidates: Vec<Candidate> = flush.files.iter().map(Candidate::from).collect();
         for _ in 0..MAX_NAMES {
             let now = self.clock.now();
-            let manifest_id = new_manifest_id(batch, now, rand::random());
+            let manifest_id = new_manifest_id(batch, now, (random::bits() & 0xff_ffff) as u32);
             let uri = self.uri(&flush.date, &manifest_id);
             let place = (flush.date.as_str(), manifest_id.as_str());
             let write = writes::assemble(place, &uri, flush.reason, &candidates, lease.token(), now)?;

@@ -21,6 +21,8 @@ pub enum Lines {
 /// One landed object version.
 #[derive(Debug, Clone)]
 pub struct Landed {
+    /// Its content.
+    pub content: String,
     /// The object's key.
     pub key: String,
     /// Its etag.
@@ -66,7 +68,10 @@ impl Ledger {
         let bad_lines = bad.iter().map(|id| format!("bad {id}\n"));
         let content = head.to_owned() + &good_lines.chain(bad_lines).collect::<String>();
         let fails = !matches!(lines, Lines::Some(..));
-        (content, Landed { key: String::new(), etag: String::new(), good, bad, fails, followed: false })
+        (
+            content.clone(),
+            Landed { content, key: String::new(), etag: String::new(), good, bad, fails, followed: false },
+        )
     }
 
     /// Enters a version under its key. A version before it may now be superseded.
@@ -76,6 +81,11 @@ impl Ledger {
         }
         (landed.key, landed.etag) = (key.to_owned(), etag);
         self.landed.push(landed);
+    }
+
+    /// All versions, in the order in which they were landed.
+    pub fn landed(&self) -> &[Landed] {
+        &self.landed
     }
 
     /// How many versions.

@@ -59,6 +59,8 @@ pub struct Shared {
     pub points: Mutex<BTreeMap<String, u64>>,
     /// Every effect in order, for the comparison of runs.
     pub story: Mutex<Vec<String>>,
+    /// Queries of the tracking table that read a partition of it, which is a whole day.
+    pub day_queries: Mutex<u64>,
     /// The faults of the moment.
     pub faults: Mutex<Faults>,
     /// Uploads named by commits of which it isn't known whether they landed, with the commit's token.
@@ -87,6 +89,7 @@ impl Shared {
             violations: Mutex::default(),
             points: Mutex::default(),
             story: Mutex::default(),
+            day_queries: Mutex::default(),
             faults: Mutex::default(),
             unknown_uploads: Mutex::default(),
         })
@@ -170,6 +173,9 @@ impl Shared {
                 if is_recorded || may_land {
                     self.violated(call, "an output is dropped that is recorded, or may yet be (I1)");
                 }
+            }
+            Request::Query(query) if call.resource == TRACKING && query.index.is_none() => {
+                *self.day_queries.lock().unwrap() += 1;
             }
             Request::PutObject { key, create: false } if key.starts_with("manifests/") => {
                 self.violated(call, "a manifest's JSON is written without a condition (I2, I3)");
