@@ -65,19 +65,34 @@ pub async fn ask(
     token: &str,
     now: DateTime<Utc>,
 ) -> Result<FlushRequest, OperatorError> {
-    let condition =
-        Condition::Any(vec![Condition::absent(attribute::FILE_KEY), Condition::equals(attribute::STATUS, ANSWERED)]);
-    let write = Write::put(key(date), Item::default(), condition)
-        .set(attribute::STATUS, REQUESTED)
-        .set_number(attribute::SCHEMA_VERSION, SCHEMA_VERSION)
-        .set(attribute::TOKEN, token)
-        .set("requested_at", format_time(now));
-    match carry_out(table, &write).await? {
-        Carried::Applied(Some(item)) | Carried::Refused(Some(item)) => Ok(read_item("flush request", &item)?),
-        Carried::Applied(None) | Carried::Refused(None) => {
-            Err(OperatorError::transient(format!("the flush request of {date} vanished while it was made; ask again")))
-        }
+    let stamp = |write: Write| {
+        write
+            .set(attribute::STATUS, REQUESTED)
+            .set_number(attribute::SCHEMA_VERSION, SCHEMA_VERSION)
+            .set(attribute::TOKEN, token)
+            .set("requested_at", format_time(now))
+    };
+    let first = stamp(Write::put(key(date), Item::default(), Condition::absent(attribute::FILE_KEY)));
+    let mut found = match carry_out(table, &first).await? {
+        Carried::Applied(item) | Carried::Refused(item) => read_found(date, item)?,
+    };
+    if !found.is_waiting() {
+        let condition =
+            Condition::equals(attribute::STATUS, ANSWERED).and(Condition::equals(attribute::TOKEN, &found.token));
+        let again = ["answered_at", "manifests", attribute::TTL]
+            .into_iter()
+            .fold(stamp(Write::update(key(date), condition)), Write::remove);
+        found = match carry_out(table, &again).await? {
+            Carried::Applied(item) | Carried::Refused(item) => read_found(date, item)?,
+        };
     }
+    Ok(found)
+}
+
+fn read_found(date: &str, item: Option<Item>) -> Result<FlushRequest, OperatorError> {
+    let gone =
+        || OperatorError::transient(format!("the flush request of {date} vanished while it was made; ask again"));
+    Ok(read_item("flush request", &item.ok_or_else(gone)?)?)
 }
 
 /// The request for a date as it is now, if there is one.
@@ -123,4 +138,53 @@ pub async fn answer(
         metrics::counter!("penstock_flush_requests_total", "outcome" => "answered_before").increment(1);
     }
     Ok(answered)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use penstock_engine::cloud::{
+        Cloud,
+        local::{LocalCloud, LocalOptions},
+        resources::{Naming, Resources},
+    };
+
+    use super::*;
+
+    async fn table(dir: &std::path::Path) -> Arc<dyn Table> {
+        let resources: Resources = serde_json::from_value(serde_json::json!({ "tables": { "t": {
+            "partition_key": "date_prefix", "sort_key": "file_key",
+            "indexes": { STATUS_INDEX: { "hash": "status", "range": "date_prefix" } },
+        } } }))
+        .unwrap();
+        let naming = Naming { pipeline: "p".to_owned(), env: "e".to_owned(), account: "0".to_owned() };
+        LocalCloud::open(dir, naming, &resources, LocalOptions::default()).unwrap().table("t").await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_date_has_one_request_and_its_first_answer_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(dir.path()).await;
+        let (date, now) = ("2026-02-01", Utc::now());
+        let first = ask(&*table, date, "one", now).await.unwrap();
+        let joined = ask(&*table, date, "two", now).await.unwrap();
+        assert_eq!((first.is_waiting(), &joined), (true, &first), "who asks while another waits joins it");
+        assert_eq!(waiting(&*table).await.unwrap(), [date]);
+        let made = ["batch-1".to_owned()];
+        assert!(answer(&*table, &first, &made, now, TimeDelta::days(30)).await.unwrap());
+        assert!(!answer(&*table, &first, &[], now, TimeDelta::days(30)).await.unwrap(), "I3: another fold was quicker");
+        let answered = read(&*table, date).await.unwrap().unwrap();
+        assert_eq!((answered.is_waiting(), &answered.manifests[..]), (false, &made[..]));
+        assert!(waiting(&*table).await.unwrap().is_empty());
+
+        let later = ask(&*table, date, "three", now).await.unwrap();
+        assert_eq!((later.token.as_str(), later.is_waiting(), later.manifests.len()), ("three", true, 0));
+        let item = table.get(&key(date), Consistency::Strong).await.unwrap().unwrap();
+        assert!(!item.contains_key(attribute::TTL), "what waits never expires");
+        assert!(
+            !answer(&*table, &first, &[], now, TimeDelta::days(30)).await.unwrap(),
+            "a late answer to an earlier request"
+        );
+    }
 }

@@ -97,6 +97,9 @@ impl View {
     /// Begins a reading of the index.
     pub fn begin_reading(&mut self) {
         self.reading += 1;
+        // Counted as readings begin: while the table is throttled none ends, and these must not pile up.
+        let reading = self.reading;
+        self.tombstones.retain(|_, tombstone| reading <= tombstone.reading + TOMBSTONE_READINGS);
     }
 
     /// Takes an item that a reading shows as pending for `age`.
@@ -116,7 +119,6 @@ impl View {
     /// Ends a reading. Entries that only the index told of, and that a complete reading lacks, leave the view.
     pub fn end_reading(&mut self, complete: bool) {
         let reading = self.reading;
-        self.tombstones.retain(|_, tombstone| reading < tombstone.reading + TOMBSTONE_READINGS);
         self.is_whole = complete;
         if !complete {
             return;
@@ -453,6 +455,44 @@ mod tests {
         view.begin_reading();
         view.end_reading(true);
         assert!(view.is_empty(), "a complete reading that lacks them removes them");
+    }
+
+    #[test]
+    fn a_flush_by_hand_takes_what_was_pending_when_it_was_asked_for_and_nothing_later() {
+        let mut view = View::default();
+        view.begin_reading();
+        view.on_read(file("others", 1, "t0"), SECOND, 5 * SECOND);
+        view.end_reading(true);
+        seen(&mut view, "mine", 1, 5 * SECOND);
+        view.ask("2026-02-01", 6 * SECOND);
+        seen(&mut view, "later", 1, 7 * SECOND);
+        assert!(view.answered().is_empty(), "it is answered before anything was done");
+        let due = view.due(&thresholds(), 8 * SECOND);
+        let keys: Vec<&str> = due[0].files.iter().map(|file| file.file_key.as_str()).collect();
+        assert_eq!((due.len(), due[0].reason, keys), (1, FlushReason::Manual, vec!["others", "mine"]));
+        for file in &due[0].files {
+            view.on_claimed(file, file.pending_since.clone());
+        }
+        assert_eq!(reasons(&view, 8 * SECOND), [], "what came later waits as ever");
+        assert_eq!(view.answered(), ["2026-02-01"]);
+        assert!(view.answered().is_empty(), "an answer is given once");
+    }
+
+    #[test]
+    fn a_flush_by_hand_is_not_answered_by_a_view_that_had_no_room_for_all() {
+        let mut view = View::default();
+        view.begin_reading();
+        view.end_reading(false);
+        view.ask("2026-02-01", SECOND);
+        assert!(view.answered().is_empty() && view.wants_reading());
+        view.begin_reading();
+        view.on_read(file("left", 1, "t0"), 10 * SECOND, 11 * SECOND);
+        view.end_reading(true);
+        assert!(view.answered().is_empty(), "a file that was pending then is left");
+        assert_eq!(reasons(&view, 11 * SECOND), [(FlushReason::Manual, 1)]);
+        let left = file("left", 1, "t0");
+        view.on_claimed(&left, left.pending_since.clone());
+        assert_eq!(view.answered(), ["2026-02-01"]);
     }
 
     proptest! {
