@@ -8,12 +8,14 @@
 //! - [`place`]: a temporary folder with a local cloud in it;
 //! - [`parquet_rows`]: rows as readers see them, and the rows that NDJSON text must become;
 //! - [`conservation`]: whether every line that went in came out exactly once (I1);
+//! - [`cost`]: the requests of a run, counted;
 //! - [`memory`]: a cloud in memory, on tokio's clock;
 //! - [`simulation`]: several processes of the pipeline on it, that may be paused and killed between any two requests.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a suite fails by panicking")]
 
 pub mod conservation;
+pub mod cost;
 pub mod memory;
 pub mod parquet_rows;
 pub mod place;

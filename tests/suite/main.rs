@@ -8,10 +8,12 @@
 
 mod commands;
 mod convert;
+mod cost;
 mod kill;
 mod oncall;
 mod outputs;
 mod run;
+mod runbook;
 mod serve;
 mod wrong_input;
 

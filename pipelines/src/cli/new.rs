@@ -105,7 +105,6 @@ fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-#[allow(dead_code)] // It is here to be compiled; what is tested is that what `new` writes differs from it by names alone.
 #[path = "../skeletons/operator.rs"]
 mod skeleton;
 

@@ -60,7 +60,7 @@ impl Client {
     }
 
     /// The next line of the answer.
-    pub async fn next(&mut self) -> anyhow::Result<Line> {
+    pub async fn next_line(&mut self) -> anyhow::Result<Line> {
         let line = read_line(&mut self.from, MAX_ANSWER_BYTES).await.context("the service's answer can't be read")?;
         line.context("the service went away before it answered; look at its log, then try again")
     }
@@ -69,7 +69,7 @@ impl Client {
     pub async fn ask(mut self, command: &Command) -> anyhow::Result<Value> {
         self.send(command).await?;
         loop {
-            match self.next().await? {
+            match self.next_line().await? {
                 Line::Part(_) => {}
                 Line::Done(value) => return Ok(value),
                 Line::Failed(why) => bail!(why),

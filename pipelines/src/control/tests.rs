@@ -1,4 +1,4 @@
-use std::{io::Write as _, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
 
 use penstock_engine::cloud::local::{LocalCloud, LocalOptions};
 use serde_json::json;
@@ -14,8 +14,6 @@ struct Bed {
     dir: tempfile::TempDir,
     pipeline: Arc<Pipeline>,
 }
-
-use std::sync::Arc;
 
 impl Bed {
     fn new() -> Self {
@@ -118,9 +116,7 @@ async fn a_folder_may_lie_deep() {
 
 #[tokio::test]
 async fn a_line_is_read_whole_or_not_at_all() {
-    let mut cut = std::io::Cursor::new(Vec::new());
-    cut.write_all(br#"{"done":1}"#).unwrap();
-    cut.set_position(0);
+    let mut cut = std::io::Cursor::new(br#"{"done":1}"#);
     let error = read_line::<Line>(&mut cut, 100).await.unwrap_err();
     assert!(error.to_string().contains("cut short"), "{error}");
     assert_eq!(read_line::<Line>(&mut std::io::Cursor::new(b""), 100).await.unwrap(), None);

@@ -120,7 +120,7 @@ async fn select(
 ) -> anyhow::Result<Vec<(Key, Option<FileItem>)>> {
     let get = |key: Key| async move {
         let item = table.get(&key, Consistency::Strong).await?;
-        let file = item.map(|item| read_item("file", &item)).transpose()?;
+        let file = item.map(|item| read_item::<FileItem>("file", &item)).transpose()?;
         anyhow::Ok((key, file))
     };
     match selection {
@@ -359,6 +359,7 @@ fn excerpt(body: &str) -> String {
 #[cfg(test)]
 mod tests {
     use penstock_engine::cloud::table::KeyNames;
+    use penstock_operators::transitions::judge;
 
     use super::*;
 
@@ -402,6 +403,7 @@ mod tests {
         for state in [FileState::Pending, FileState::Manifested, FileState::Completed, FileState::Quarantined] {
             assert!(!write.condition.holds(Some(&item(&file(state)))), "{state}");
         }
+        judge("person", &write).unwrap();
         let elsewhere = FileItem { manifest_path: Some("s3://m/y.json".to_owned()), ..failed.clone() };
         assert!(!write.condition.holds(Some(&item(&elsewhere))), "it failed again, in another manifest");
         let after: FileItem = read_item("file", &write.apply(&keys, Some(&item(&failed))).unwrap()).unwrap();

@@ -5,7 +5,7 @@ use penstock_engine::units::format_duration;
 use penstock_operators::model::{FileItem, FileState, ManifestItem, ManifestState};
 use serde::Serialize;
 
-use super::{super::Layout, Object};
+use super::{Layout, Object};
 
 /// What comes next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -161,7 +161,11 @@ pub fn next_of_manifest(
             };
             let because = match holder {
                 Some(holder) => {
-                    format!("{holder} works on it, in attempt {}, for {}", manifest.attempt, format_delta(waited))
+                    format!(
+                        "{holder} works on it, in attempt {}, for {}; if it died, another takes over within moments",
+                        manifest.attempt,
+                        format_delta(waited)
+                    )
                 }
                 None => format!(
                     "nobody holds its lease: attempt {} died {} ago or less; a worker takes it up when it \
