@@ -2,6 +2,7 @@
 //!
 //! - [`loader`]: from a file to a checked plan, or to all that is wrong with it; the JSON Schema for editors.
 //! - [`service`]: a pipeline that runs on one machine; [`landing`]: getting files into it; [`facts`], [`lag`]: how it stands.
+//! - [`observation`]: what watches over a service; [`telemetry`]: the metrics of the whole program.
 //! - [`sample`]: files to try it with, right and wrong.
 //! - [`cli`]: the commands of `penstock`.
 
@@ -10,7 +11,9 @@ pub mod facts;
 pub mod lag;
 pub mod landing;
 pub mod loader;
+pub mod observation;
 pub mod sample;
 pub mod service;
+pub mod telemetry;
 
 pub use penstock_operators::registry;

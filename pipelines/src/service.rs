@@ -33,6 +33,7 @@ pub struct Service {
     queues: Vec<String>,
     dead_letter_queues: BTreeSet<String>,
     shutdown_limit: Duration,
+    worker: String,
 }
 
 impl Service {
@@ -47,12 +48,13 @@ impl Service {
         let cloud = LocalCloud::open(dir, pipeline.naming.clone(), &pipeline.resources, LocalOptions::default())?;
         let graph = chosen(pipeline, service)?;
         let stop = CancellationToken::new();
+        let worker = format!("local-{}-{:08x}", std::process::id(), rand::random::<u32>());
         let context = Context {
             id: String::new(),
             naming: pipeline.naming.clone(),
             cloud: Arc::clone(&cloud) as Arc<dyn Cloud>,
             clock: Clock::system(),
-            worker: format!("local-{}-{:08x}", std::process::id(), rand::random::<u32>()),
+            worker: worker.clone(),
             sole_process: true,
             stop,
         };
@@ -75,6 +77,7 @@ impl Service {
             queues,
             dead_letter_queues: dead_letters.map(|dead| dead.queue.clone()).collect(),
             shutdown_limit: pipeline.shutdown_limit,
+            worker,
         })
     }
 
@@ -83,9 +86,24 @@ impl Service {
         &self.cloud
     }
 
+    /// The same, to share.
+    pub fn shared_cloud(&self) -> Arc<dyn Cloud> {
+        Arc::clone(&self.cloud) as Arc<dyn Cloud>
+    }
+
     /// How its operators are.
     pub fn states(&self) -> States {
         self.runtime.states()
+    }
+
+    /// A way to its operators, for those who look at them and command them.
+    pub fn handle(&self) -> runtime::Handle {
+        self.runtime.handle()
+    }
+
+    /// Its name among all processes that run the pipeline.
+    pub fn worker(&self) -> &str {
+        &self.worker
     }
 
     /// What its tracking table says.

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{App, Exit, land, progress::Progress, summary};
 use crate::{
     loader::{Pipeline, load},
+    observation::{self, Listen, Observation},
     service::Service,
 };
 
@@ -30,6 +31,21 @@ pub struct Arguments {
     /// Exit when nothing is left to do; what no threshold has closed is flushed.
     #[arg(long)]
     until_idle: bool,
+    /// Where to answer for health and metrics: an address and a port, or `off`. Without it that is 127.0.0.1:8650, and with
+    /// --until-idle nowhere.
+    #[arg(long, value_name = "ADDRESS", env = "PENSTOCK_LISTEN")]
+    listen: Option<Listen>,
+    /// Write metrics to stdout each minute, in CloudWatch's embedded format; on ECS that is done anyway.
+    #[arg(long, env = "PENSTOCK_EMF")]
+    emf: bool,
+}
+
+impl Arguments {
+    fn observe(&self, app: &App) -> observation::Options {
+        let listen = self.listen.or(self.until_idle.then_some(Listen::Off));
+        let is_on_ecs = (app.env)("ECS_CONTAINER_METADATA_URI_V4").is_some();
+        observation::Options { listen, emf: self.emf || is_on_ecs }
+    }
 }
 
 /// Runs the command.
@@ -38,6 +54,8 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
     runtime.block_on(async {
         let began = Instant::now();
+        let mut observation =
+            Observation::begin(&pipeline, arguments.service.as_deref(), arguments.observe(app)).await?;
         let service = Service::start(
             &pipeline,
             arguments.service.as_deref(),
@@ -45,8 +63,11 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
             std::sync::Arc::clone(&app.registry),
         )
         .await?;
+        observation.running(&pipeline, service.shared_cloud(), service.handle(), service.worker()).await?;
         let ended = serve(&pipeline, arguments, &service, out, began).await;
+        observation.stopping();
         let orderly = service.stop().await;
+        observation.end().await;
         let exit = ended?;
         Ok(if orderly { exit } else { Exit::Failed })
     })
