@@ -20,7 +20,7 @@ use penstock_engine::{
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{facts::queue_depths, loader::Pipeline, telemetry};
+use crate::{facts::queue_depths, home::Home, loader::Pipeline, telemetry};
 
 /// The short name of the table of metrics.
 pub const METRICS_TABLE: &str = "sqs-metrics";
@@ -103,11 +103,12 @@ impl Observation {
     pub async fn running(
         &mut self,
         pipeline: &Pipeline,
-        cloud: Arc<dyn Cloud>,
+        home: &Home,
         service: Handle,
         worker: &str,
     ) -> anyhow::Result<()> {
         self.monitor.running(service);
+        let cloud = Arc::clone(home.cloud());
         if let Some((listener, address)) = self.listener.take() {
             let routes = http::bounded(http::routes(self.monitor.clone()), address);
             self.tasks.spawn(http::serve(listener, routes, self.stop.clone()));

@@ -9,6 +9,7 @@ mod graph;
 mod land;
 mod logging;
 mod metrics;
+mod place;
 mod progress;
 mod run;
 mod schema;
