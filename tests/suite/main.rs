@@ -10,6 +10,7 @@ mod commands;
 mod convert;
 mod cost;
 mod kill;
+mod observe;
 mod oncall;
 mod outputs;
 mod run;

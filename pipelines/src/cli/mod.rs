@@ -10,6 +10,7 @@ mod flush;
 mod graph;
 mod land;
 mod logging;
+mod metrics;
 mod new;
 mod place;
 mod progress;
@@ -67,6 +68,7 @@ enum Command {
     New(new::Arguments),
     Completions(shell::CompletionsArguments),
     Man(shell::ManArguments),
+    Metrics(metrics::Arguments),
 }
 
 /// How a command ended.
@@ -152,6 +154,7 @@ impl App {
             Command::New(arguments) => new::run(self, arguments, out),
             Command::Completions(arguments) => shell::completions(arguments, out),
             Command::Man(arguments) => shell::man(arguments, out),
+            Command::Metrics(arguments) => metrics::run(arguments, out),
         }
     }
 }

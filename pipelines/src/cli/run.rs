@@ -10,6 +10,7 @@ use super::{App, Exit, land, place::PlaceArguments, progress::Progress, summary}
 use crate::{
     control::{Control, Hands},
     loader::Pipeline,
+    observation::{self, Listen, Observation},
     service::Service,
 };
 
@@ -30,6 +31,21 @@ pub struct Arguments {
     /// Exit when nothing is left to do; what no threshold has closed is flushed.
     #[arg(long)]
     until_idle: bool,
+    /// Where to answer for health and metrics: an address and a port, or `off`. Without it that is 127.0.0.1:8650, and with
+    /// --until-idle nowhere.
+    #[arg(long, value_name = "ADDRESS", env = "PENSTOCK_LISTEN")]
+    listen: Option<Listen>,
+    /// Write metrics to stdout each minute, in CloudWatch's embedded format; on ECS that is done anyway.
+    #[arg(long, env = "PENSTOCK_EMF")]
+    emf: bool,
+}
+
+impl Arguments {
+    fn observe(&self, app: &App) -> observation::Options {
+        let listen = self.listen.or(self.until_idle.then_some(Listen::Off));
+        let is_on_ecs = (app.env)("ECS_CONTAINER_METADATA_URI_V4").is_some();
+        observation::Options { listen, emf: self.emf || is_on_ecs }
+    }
 }
 
 /// Runs the command.
@@ -38,12 +54,16 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
     runtime.block_on(async {
         let began = Instant::now();
-        let home = arguments.place.open(&mut pipeline).await?;
         let chosen = arguments.service.as_deref();
+        let home = arguments.place.open(&mut pipeline).await?;
+        let mut observation = Observation::begin(&pipeline, chosen, arguments.observe(app)).await?;
         let service = Service::start_at(&pipeline, chosen, home, Arc::clone(&app.registry)).await?;
         let _control = control(&pipeline, &service)?;
+        observation.running(&pipeline, service.home(), service.handle(), service.worker()).await?;
         let ended = serve(&pipeline, arguments, &service, out, began).await;
+        observation.stopping();
         let orderly = service.stop().await;
+        observation.end().await;
         let exit = ended?;
         Ok(if orderly { exit } else { Exit::Failed })
     })
