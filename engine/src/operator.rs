@@ -324,10 +324,10 @@ impl Outputs {
     /// Emits a record on a named output. One that nobody reads is done at once.
     pub async fn emit_to(&mut self, port: &str, body: Body, ack: Ack) {
         match self.ports.get_mut(port) {
-            Some(port) if !port.readers.is_empty() => {
-                port.waiting.push(Record { body, ack });
-                if port.waiting.len() >= BATCH_RECORDS {
-                    port.flush(&mut self.gauge).await;
+            Some(found) if !found.readers.is_empty() => {
+                found.waiting.push(Record { body, ack });
+                if found.waiting.len() >= BATCH_RECORDS {
+                    found.flush(port, &mut self.gauge).await;
                 }
             }
             _ => ack.settle(Verdict::Done),
@@ -336,8 +336,8 @@ impl Outputs {
 
     /// Hands on what was gathered. The runtime does so after each batch and tick; a source does so itself.
     pub async fn flush(&mut self) {
-        for port in self.ports.values_mut() {
-            port.flush(&mut self.gauge).await;
+        for (name, port) in &mut self.ports {
+            port.flush(name, &mut self.gauge).await;
         }
     }
 }
@@ -364,13 +364,13 @@ impl Gauge {
 }
 
 impl Port {
-    async fn flush(&mut self, gauge: &mut Gauge) {
+    async fn flush(&mut self, name: &str, gauge: &mut Gauge) {
         let batch = std::mem::take(&mut self.waiting);
         let Some((last, others)) = self.readers.split_last() else { return };
         if batch.is_empty() {
             return;
         }
-        gauge.meter.sent(batch.len());
+        gauge.meter.sent(name, &batch);
         if let Some(sent) = &gauge.sent {
             sent.increment(batch.len() as u64);
         }

@@ -216,3 +216,28 @@ fn status_can_be_watched() {
     drop(watching);
     drop(running);
 }
+
+#[test]
+fn records_can_be_seen_as_they_pass() {
+    let (place, running) = served_with_pending(&[]);
+    let wrong = place.run_on("tap", &["folt"]).expect_code(1);
+    assert!(wrong.err.contains("has no operator `folt`; it has:"), "{}", wrong.err);
+    // A sink's input: the change of the file that becomes pending, and nothing of the other file.
+    let filter = r#"{"new":{"file_key":["b.ndjson"]}}"#;
+    let tap = place.start_command(&["tap", "fold", "--filter", filter, "--limit", "1", "--json"]);
+    let admitted = place.start_command(&["tap", "admit", "--contains", "b.ndjson", "--limit", "1"]);
+    wait_for("both taps", PATIENCE, || {
+        (running.log().matches("Command from the control socket.").count() >= 2).then_some(())
+    });
+    place.drop_into_input("a.ndjson", line("a"));
+    place.drop_into_input("b.ndjson", line("b"));
+    let seen = json(&tap.wait(PATIENCE).expect_code(0).out);
+    assert_eq!((&seen["way"], &seen["record"]["kind"]), (&"in".into(), &"INSERT".into()));
+    assert_eq!(seen["record"]["new"]["file_key"], "b.ndjson");
+    let seen = admitted.wait(PATIENCE).expect_code(0).out;
+    assert!(seen.starts_with("out      {") && seen.contains("b.ndjson") && seen.lines().count() == 1, "{seen}");
+    running.terminate();
+    running.wait(PATIENCE).expect_code(0);
+    let nobody = place.run_on("tap", &["fold"]).expect_code(1);
+    assert!(nobody.err.contains("no service runs on"), "{}", nobody.err);
+}

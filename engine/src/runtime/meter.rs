@@ -10,7 +10,12 @@ use std::{
 };
 
 use serde::Serialize;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{broadcast, mpsc},
+    time::Instant,
+};
+
+use super::tap::{Passed, Tap, Way};
 
 use crate::operator::Record;
 
@@ -22,15 +27,18 @@ pub struct Meter {
     errors: AtomicU64,
     busy_micros: AtomicU64,
     blocked_micros: AtomicU64,
+    tap: Tap,
 }
 
 impl Meter {
-    pub(crate) fn received(&self, records: usize) {
-        self.received.fetch_add(records as u64, Ordering::Relaxed);
+    pub(crate) fn received(&self, records: &[Record]) {
+        self.received.fetch_add(records.len() as u64, Ordering::Relaxed);
+        self.tap.pass(&|| Way::In, records);
     }
 
-    pub(crate) fn sent(&self, records: usize) {
-        self.sent.fetch_add(records as u64, Ordering::Relaxed);
+    pub(crate) fn sent(&self, output: &str, records: &[Record]) {
+        self.sent.fetch_add(records.len() as u64, Ordering::Relaxed);
+        self.tap.pass(&|| Way::Out(output.to_owned()), records);
     }
 
     pub(crate) fn failed(&self) {
@@ -92,6 +100,12 @@ impl Meters {
         let entry = Entry { meter: Arc::clone(&meter), input, instances };
         self.operators.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), entry);
         meter
+    }
+
+    /// Looks at what passes an operator.
+    pub(crate) fn tap(&self, id: &str) -> Option<broadcast::Receiver<Passed>> {
+        let operators = self.operators.lock().unwrap_or_else(PoisonError::into_inner);
+        operators.get(id).map(|entry| entry.meter.tap.look())
     }
 
     /// All operators, by id.

@@ -7,6 +7,7 @@
 pub mod meter;
 mod node;
 mod source;
+pub mod tap;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, broadcast, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use meter::{Meter, Meters};
@@ -56,6 +57,11 @@ impl Handle {
     /// What each operator has done.
     pub fn meters(&self) -> &Meters {
         &self.meters
+    }
+
+    /// Looks at the records that pass an operator, from now on; `None` if it doesn't run here.
+    pub fn tap(&self, id: &str) -> Option<broadcast::Receiver<tap::Passed>> {
+        self.meters.tap(id)
     }
 
     /// Gives an operator a command, and waits for its answer.

@@ -76,7 +76,7 @@ impl Task {
         let count = records.len() as u64;
         metrics::counter!("penstock_component_received_events_total", "component_id" => self.shell.id().to_owned())
             .increment(count);
-        self.shell.meter.received(records.len());
+        self.shell.meter.received(&records);
         let max_attempts = self.shell.builder.node.running.retry.max_attempts.max(1);
         for attempt in 1.. {
             let failures = self.try_batch(&records).await;

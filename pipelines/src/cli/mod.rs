@@ -20,6 +20,8 @@ mod schema;
 mod shell;
 mod status;
 mod summary;
+mod tap;
+mod top;
 mod trace;
 mod validate;
 mod verify;
@@ -60,6 +62,8 @@ enum Command {
     Flush(flush::Arguments),
     Redrive(redrive::Arguments),
     Trace(trace::Arguments),
+    Tap(tap::Arguments),
+    Top(top::Arguments),
     Verify(verify::Arguments),
     Validate(validate::Arguments),
     Graph(graph::Arguments),
@@ -145,6 +149,8 @@ impl App {
             Command::Status(arguments) => status::run(self, arguments, out),
             Command::Flush(arguments) => flush::run(self, arguments, out),
             Command::Redrive(arguments) => redrive::run(self, arguments, out),
+            Command::Tap(arguments) => tap::run(self, arguments, out),
+            Command::Top(arguments) => top::run(self, arguments, out),
             Command::Trace(arguments) => trace::run(self, arguments, out),
             Command::Verify(arguments) => verify::run(self, arguments, out),
             Command::Validate(arguments) => validate::run(self, arguments, out),

@@ -72,7 +72,7 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
 /// The socket by which commands reach this process, if it owns a folder.
 fn control(pipeline: &Pipeline, service: &Service) -> anyhow::Result<Option<Control>> {
     let Some(local) = service.home().local() else { return Ok(None) };
-    let hands = Hands::new(Arc::clone(service.home().cloud()), Arc::new(pipeline.clone()));
+    let hands = Hands::new(Arc::clone(service.home().cloud()), Arc::new(pipeline.clone()), Some(service.handle()));
     let served = Control::serve(local.dir(), hands);
     Ok(Some(served.with_context(|| format!("the control socket in {} can't be served", local.dir().display()))?))
 }

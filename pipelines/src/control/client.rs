@@ -94,7 +94,7 @@ pub async fn call(place: &PlaceArguments, pipeline: &mut Pipeline, command: &Com
         }
         match place.open(pipeline).await {
             Ok(home) => {
-                let hands = Hands::new(Arc::clone(home.cloud()), Arc::new(pipeline.clone()));
+                let hands = Hands::new(Arc::clone(home.cloud()), Arc::new(pipeline.clone()), None);
                 return hands.carry_out(command).await;
             }
             // An owner that starts, or stops, holds the folder without listening: for a moment.

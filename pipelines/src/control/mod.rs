@@ -12,6 +12,7 @@ mod client;
 mod hands;
 pub mod protocol;
 mod server;
+mod tapping;
 #[cfg(test)]
 mod tests;
 

@@ -38,6 +38,10 @@ pub enum Command {
         /// The date.
         date: String,
     },
+    /// Say how the operators of this process are.
+    Look {},
+    /// Show records as they pass an operator: a part each.
+    Tap(TapRequest),
     /// Redrive files or dead letters.
     Redrive {
         /// Which.
@@ -45,6 +49,26 @@ pub enum Command {
         /// Whether to do it; else only what would be done is told.
         act: bool,
     },
+}
+
+/// Which records to show.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TapRequest {
+    /// The operator.
+    pub operator: String,
+    /// Those that go in; else, of all but sinks, those that go out.
+    #[serde(default)]
+    pub input: bool,
+    /// At most so many.
+    #[serde(default)]
+    pub limit: Option<u64>,
+    /// Only those that match this event pattern.
+    #[serde(default)]
+    pub filter: Option<Value>,
+    /// Only those whose JSON holds this text.
+    #[serde(default)]
+    pub contains: Option<String>,
 }
 
 /// A line of an answer.

@@ -18,7 +18,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Address, Hands,
-    protocol::{Line, MAX_REQUEST_BYTES, Request, VERSION, read_line, write_line},
+    protocol::{Command, Line, MAX_REQUEST_BYTES, Request, VERSION, read_line, write_line},
+    tapping,
 };
 
 /// Connections that are served at once; more wait.
@@ -90,6 +91,9 @@ async fn answer(stream: UnixStream, owner: u32, hands: &Hands) -> io::Result<()>
     let (from, mut to) = stream.into_split();
     let mut from = BufReader::new(from);
     let line = match take_request(peer, owner, &mut from).await {
+        Ok(Some(Request { command: Command::Tap(wanted), .. })) => {
+            tapping::show(hands, &wanted, &mut from, &mut to).await?
+        }
         Ok(Some(request)) => match hands.carry_out(&request.command).await {
             Ok(value) => Line::Done(value),
             Err(error) => Line::Failed(format!("{error:#}")),

@@ -31,7 +31,7 @@ impl Bed {
         let naming = self.pipeline.naming.clone();
         let cloud = LocalCloud::open(dir, naming, &self.pipeline.resources, LocalOptions::default()).unwrap();
         let hands =
-            Hands::new(Arc::clone(&cloud) as Arc<dyn penstock_engine::cloud::Cloud>, Arc::clone(&self.pipeline));
+            Hands::new(Arc::clone(&cloud) as Arc<dyn penstock_engine::cloud::Cloud>, Arc::clone(&self.pipeline), None);
         let control = Control::serve(dir, hands).unwrap();
         (cloud, control)
     }

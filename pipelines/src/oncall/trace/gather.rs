@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path};
@@ -19,7 +19,6 @@ use penstock_operators::{
     attempt::MANIFEST_SCOPE,
     fold::protocol::read_manifest_json,
     model::{AttemptReport, FileItem, FileState, ManifestItem, attribute, text},
-    settle::read_report,
 };
 use serde_json::Value;
 
@@ -223,7 +222,9 @@ impl Gatherer {
                 continue;
             }
             let key = found.location.to_string();
-            let report: AttemptReport = read_report(&self.manifests, &key).await?;
+            let body = self.manifests.store.get(&found.location).await?.bytes().await?;
+            let report: AttemptReport =
+                serde_json::from_slice(&body).with_context(|| format!("{key} is no report of an attempt"))?;
             let won = item.commit.as_ref().is_some_and(|commit| commit.report_key == key);
             attempts.push(Attempt { report_key: key, won, report });
         }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use penstock_operators::model::{
-    AttemptReport, FileItem, FileState, ManifestItem, ManifestJson, ManifestState, file_key_of, versioned_key,
+    AttemptReport, FileItem, FileResult, FileState, ManifestItem, ManifestJson, ManifestState, file_key_of,
+    versioned_key,
 };
 
 use super::{Off, Verdict};
@@ -26,12 +27,21 @@ pub struct ManifestFacts {
     pub item: ManifestItem,
     /// Its JSON object and that object's etag.
     pub json: Option<(ManifestJson, String)>,
-    /// The report of the attempt that won.
-    pub report: Option<AttemptReport>,
+    /// What is wrong with that object, if it can't be read.
+    pub json_problem: Option<String>,
+    /// The report of the attempt that won; `Err` says why it can't be read.
+    pub report: Result<Option<AttemptReport>, String>,
     /// Rows by the footer of each output; `Err` says why it can't be told.
     pub outputs: Vec<(String, Result<u64, String>)>,
     /// Rejected lines that are kept.
     pub kept_rejects: Result<u64, String>,
+}
+
+impl ManifestFacts {
+    /// What its report says of each file.
+    fn results(&self) -> impl Iterator<Item = &FileResult> {
+        self.report.iter().flatten().flat_map(|report| &report.files)
+    }
 }
 
 /// All facts of a day.
@@ -153,7 +163,8 @@ fn check_manifest(day: &Day, facts: &ManifestFacts, verdict: &mut Verdict) {
         _ => {}
     }
     let Some((json, etag)) = &facts.json else {
-        verdict.is_off("no_json", &id, "it is committed, and its JSON object is not there");
+        let why = facts.json_problem.as_deref().unwrap_or("it is committed, and its JSON object is not there");
+        verdict.is_off("no_json", &id, why);
         return;
     };
     if item.json_etag.as_ref().is_some_and(|recorded| recorded != etag) {
@@ -195,11 +206,12 @@ fn check_completed(day: &Day, facts: &ManifestFacts, json: &ManifestJson, verdic
     if facts.outputs.iter().all(|(_, found)| found.is_ok()) && parquet_rows != rows {
         verdict.is_off("parquet_rows", id, format!("its Parquet holds {parquet_rows} rows, and its item says {rows}"));
     }
-    let Some(report) = &facts.report else {
-        verdict.is_off("no_report", id, "the report that its commit names is not there");
-        return;
+    let report = match &facts.report {
+        Ok(Some(report)) => report,
+        Ok(None) => return verdict.is_off("no_report", id, "it is completed, and no commit names its report"),
+        Err(why) => return verdict.is_off("no_report", id, why),
     };
-    let sum = |of: fn(&penstock_operators::model::FileResult) -> u64| report.files.iter().map(of).sum::<u64>();
+    let sum = |of: fn(&FileResult) -> u64| report.files.iter().map(of).sum::<u64>();
     if (sum(|file| file.rows), sum(|file| file.rejected_rows)) != (rows, rejected) {
         verdict.is_off("report_count", id, "the files of its report don't add up to the rows and rejects of its item");
     }
@@ -227,12 +239,8 @@ fn check_membership(day: &Day, verdict: &mut Verdict) {
     let mut members: HashSet<(&str, &str)> = HashSet::new();
     for facts in &day.manifests {
         let (item, Some((json, _))) = (&facts.item, &facts.json) else { continue };
-        let results: BTreeMap<&str, bool> = facts
-            .report
-            .iter()
-            .flat_map(|report| &report.files)
-            .map(|result| (result.file_key.as_str(), result.failure.is_none()))
-            .collect();
+        let results: BTreeMap<&str, bool> =
+            facts.results().map(|result| (result.file_key.as_str(), result.failure.is_none())).collect();
         for member in &json.files {
             let key = member.file_key.as_str();
             members.insert((item.manifest_path.as_str(), key));
@@ -269,7 +277,7 @@ fn check_membership(day: &Day, verdict: &mut Verdict) {
                 );
             }
         }
-        for result in facts.report.iter().flat_map(|report| &report.files) {
+        for result in facts.results() {
             let file = files.get(result.file_key.as_str()).filter(|file| {
                 file.state() == Some(FileState::Completed)
                     && file.manifest_path.as_deref() == Some(item.manifest_path.as_str())

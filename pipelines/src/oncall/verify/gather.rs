@@ -119,8 +119,15 @@ impl Gatherer {
 
     async fn manifest(&self, item: ManifestItem) -> anyhow::Result<ManifestFacts> {
         let prefix = &self.layout.fold.manifests_prefix;
-        let json = read_manifest_json(&self.manifests, prefix, &item.date_prefix, item.id()).await?;
-        let mut facts = ManifestFacts { json, report: None, outputs: Vec::new(), kept_rejects: Ok(0), item };
+        let json = read_manifest_json(&self.manifests, prefix, &item.date_prefix, item.id()).await;
+        let (json, json_problem) = match json {
+            Ok(json) => (json, None),
+            // What is wrong with the object is a finding; what is wrong with the way to it isn't.
+            Err(error) if !error.transient => (None, Some(error.to_string())),
+            Err(error) => return Err(error.into()),
+        };
+        let mut facts =
+            ManifestFacts { json, json_problem, report: Ok(None), outputs: Vec::new(), kept_rejects: Ok(0), item };
         if facts.item.status != ManifestState::Completed {
             return Ok(facts);
         }
@@ -128,9 +135,11 @@ impl Gatherer {
             facts.outputs.push((uri.clone(), self.rows_of(uri).await?));
         }
         if let Some(commit) = &facts.item.commit {
-            if self.manifests.stage.head(&commit.report_key).await?.is_some() {
-                facts.report = Some(read_report(&self.manifests, &commit.report_key).await?);
-            }
+            facts.report = match read_report(&self.manifests, commit).await {
+                Ok(report) => Ok(Some(report)),
+                Err(error) if !error.transient => Err(error.to_string()),
+                Err(error) => return Err(error.into()),
+            };
             if let Some(key) = &commit.rejects_key {
                 facts.kept_rejects = self.lines_of(key).await?;
             }

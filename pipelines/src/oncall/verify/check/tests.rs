@@ -1,4 +1,3 @@
-use penstock_operators::model::FileResult;
 use serde_json::{Value, json};
 
 use super::*;
@@ -58,7 +57,8 @@ fn sound() -> Day {
         manifests: vec![ManifestFacts {
             item,
             json: Some((json, "j".to_owned())),
-            report: Some(report),
+            json_problem: None,
+            report: Ok(Some(report)),
             outputs: vec![("s3://out/x-p0.parquet".to_owned(), Ok(30))],
             kept_rejects: Ok(2),
         }],
@@ -100,9 +100,11 @@ fn i1_whatever_is_off_is_found_and_named() {
         ("json_count", |day| day.manifests[0].item.file_count = 3),
         ("parquet_rows", |day| day.manifests[0].outputs[0].1 = Ok(29)),
         ("output", |day| day.manifests[0].outputs[0].1 = Err("it is not there".to_owned())),
-        ("no_report", |day| day.manifests[0].report = None),
-        ("report_count", |day| day.manifests[0].report.as_mut().unwrap().files[0].rows = 9),
-        ("report_files", |day| day.manifests[0].report.as_mut().unwrap().files[0].file_key = "z".to_owned()),
+        ("no_report", |day| day.manifests[0].report = Err("it is gone".to_owned())),
+        ("report_count", |day| day.manifests[0].report.as_mut().unwrap().as_mut().unwrap().files[0].rows = 9),
+        ("report_files", |day| {
+            day.manifests[0].report.as_mut().unwrap().as_mut().unwrap().files[0].file_key = "z".to_owned()
+        }),
         ("rejects", |day| day.manifests[0].kept_rejects = Ok(1)),
         ("not_followed", |day| day.files[0].status = "manifested#1".to_owned()),
         ("no_manifest", |day| day.files[0].manifest_path = None),
@@ -131,7 +133,7 @@ fn i2_a_version_in_two_completed_manifests_is_doubled() {
 fn a_file_that_failed_in_one_manifest_and_was_redriven_into_another_is_no_fault() {
     let mut day = sound();
     let first = &mut day.manifests[0];
-    let report = first.report.as_mut().unwrap();
+    let report = first.report.as_mut().unwrap().as_mut().unwrap();
     report.files[0] = FileResult { failure: Some("missing".to_owned()), ..result("a", 0, 0) };
     (first.item.rows, first.item.rejected_rows) = (Some(20), Some(0));
     (first.outputs[0].1, first.kept_rejects) = (Ok(20), Ok(0));
