@@ -6,10 +6,11 @@ use anyhow::Context;
 use clap::Args;
 use penstock_engine::units::parse_duration;
 use penstock_operators::fold::request::FlushRequest;
+use serde_json::json;
 
 use super::{App, Exit, place::PlaceArguments};
 use crate::{
-    control::{call, protocol::Command},
+    control::{Client, call, protocol::Command},
     oncall::{Layout, flush},
 };
 
@@ -41,11 +42,19 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
         let asked: FlushRequest = serde_json::from_value(call(&arguments.place, &mut pipeline, &command).await?)?;
         let home = arguments.place.look(&mut pipeline).await?;
         let table = home.cloud().table(&Layout::of(&pipeline)?.fold.table).await?;
-        let is_run = super::status::is_run(&arguments.place);
+        let is_run = match arguments.place.local_dir() {
+            Some(dir) => Client::connect(dir).await?.is_some(),
+            // Elsewhere there is no telling.
+            None => true,
+        };
         let limit = if is_run { arguments.wait } else { Duration::ZERO };
         let found = flush::wait(&*table, &asked, limit).await?;
         if arguments.json {
-            writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
+            let answer = json!({
+                "date": found.date, "status": found.status, "requested_at": found.requested_at,
+                "answered_at": found.answered_at, "manifests": found.manifests,
+            });
+            writeln!(out, "{}", serde_json::to_string_pretty(&answer)?)?;
             return Ok(if found.is_waiting() { Exit::Troubled } else { Exit::Ok });
         }
         if !found.is_waiting() && found.manifests.is_empty() {

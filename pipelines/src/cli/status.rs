@@ -149,11 +149,6 @@ impl Status {
     }
 }
 
-/// Whether somebody may be running the pipeline: on one machine the folder's owner tells, elsewhere there is no telling.
-pub fn is_run(place: &PlaceArguments) -> bool {
-    place.local_dir().is_none_or(|dir| read_owner(dir).is_some_and(|owner| is_alive(&owner)))
-}
-
 /// Whether the owner's process is there; a killed one leaves its name behind.
 fn is_alive(owner: &Owner) -> bool {
     let processes = Path::new("/proc");

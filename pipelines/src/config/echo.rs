@@ -15,7 +15,18 @@ const DEFAULT: &str = "default";
 
 /// The normalised pipeline as JSON.
 pub fn json(pipeline: &Pipeline) -> Value {
-    masked("", &normalised(pipeline))
+    without_nulls(masked("", &normalised(pipeline)))
+}
+
+/// What is null isn't there.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let fields = map.into_iter().filter(|(_, value)| !value.is_null());
+            fields.map(|(name, value)| (name, without_nulls(value))).collect()
+        }
+        other => other,
+    }
 }
 
 /// The normalised pipeline as YAML; each default is marked as one.
@@ -64,7 +75,7 @@ fn normalised(pipeline: &Pipeline) -> Value {
 }
 
 fn write_map(out: &mut String, fields: &Map<String, Value>, given: Option<&Value>, depth: usize) {
-    for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+    for (name, value) in fields {
         let told = given.and_then(|given| given.get(name));
         let mark = if told.is_none() { format!("  # {DEFAULT}") } else { String::new() };
         let indent = "  ".repeat(depth);

@@ -11,6 +11,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_dynamo::Item;
+use tokio::sync::watch;
 
 use self::objects::TappedStore;
 use super::{
@@ -362,5 +363,9 @@ impl ChangeStream for Tapped<dyn ChangeStream> {
 
     async fn records(&self, iterator: &ShardIterator, limit: usize) -> Result<RecordPage> {
         self.tap.through(Request::Stream("records"), self.inner.records(iterator, limit)).await
+    }
+
+    fn news(&self) -> Option<watch::Receiver<u64>> {
+        self.inner.news()
     }
 }
