@@ -8,9 +8,6 @@ mod contract;
 mod crashes;
 mod defects;
 mod gaps;
-mod model;
-mod planted;
-mod seeds;
 
 use std::{future::Future, time::Duration};
 
