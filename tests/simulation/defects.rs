@@ -173,8 +173,8 @@ fn defect_04_an_event_that_was_put_and_not_noted_takes_nothing_back() {
         world.start("engine", TimeDelta::zero(), Some(crash)).await;
         world.start("worker", TimeDelta::zero(), None).await;
         world.land(&key("a.ndjson"), &Lines::Some(5, 0), &NOW);
-        tokio::time::sleep(SECOND * 60).await;
-        assert_eq!(world.bury().await, ["engine"]);
+        world.until_dead("engine").await;
+        tokio::time::sleep(SECOND * 30).await;
         assert_eq!(world.shared.all_manifests()[0].status, ManifestState::Completed, "the worker had its message");
         world.start("engine", TimeDelta::zero(), None).await;
         until_done(&world).await;
@@ -381,8 +381,7 @@ fn defect_20_settling_goes_by_the_manifests_list_and_a_lost_one_is_found() {
         for number in 0..4 {
             world.land(&key(&format!("f{number}.ndjson")), &Lines::Some(2, 0), &NOW);
         }
-        tokio::time::sleep(SECOND * 60).await;
-        assert_eq!(world.bury().await, ["engine"]);
+        world.until_dead("engine").await;
         let left = world.shared.all_files().iter().filter(|file| file.state() == Some(FileState::Manifested)).count();
         assert!(left > 0, "some files were to be left behind");
         world.cloud().memory_table(TRACKING).stream().unwrap().trim();

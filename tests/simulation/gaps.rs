@@ -29,8 +29,7 @@ async fn world_with(point: &str, after: bool) -> World {
     world.start("worker", TimeDelta::zero(), crash(point, after)).await;
     world.land(&format!("{PREFIX}2026-02-01/a.ndjson"), &Lines::Some(20, 0), &NOW);
     world.land(&format!("{PREFIX}2026-02-01/b.ndjson"), &Lines::Some(10, 2), &NOW);
-    tokio::time::sleep(SECOND * 60).await;
-    assert_eq!(world.bury().await, ["worker"], "the worker was to die at `{point}`");
+    world.until_dead("worker").await;
     world
 }
 
@@ -231,8 +230,7 @@ fn a_settling_that_was_lost_is_found_however_old_the_date_of_its_files() {
         world.start("engine", TimeDelta::zero(), dies).await;
         world.start("worker", TimeDelta::zero(), None).await;
         world.land(&format!("{PREFIX}2016-02-01/a.ndjson"), &Lines::Some(3, 0), &NOW);
-        tokio::time::sleep(SECOND * 60).await;
-        assert_eq!(world.bury().await, ["engine"]);
+        world.until_dead("engine").await;
         // The change that tells of it is lost, too.
         world.cloud().memory_table(TRACKING).stream().unwrap().trim();
         world.heal_and_check(SECOND * 600).await.unwrap();

@@ -3,7 +3,11 @@
 //!
 //! The steps are the model's; what is decided and written is the pipeline's own pure code.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use penstock_engine::cloud::{
@@ -20,49 +24,95 @@ use stateright::{Checker, Model, Property};
 const DATE: &str = "2026-02-01";
 const FILES: [&str; 3] = ["a", "b", "c"];
 /// Manifests that may be begun, so that the model is finite.
-const MANIFESTS: u8 = 3;
+const MANIFESTS: u8 = 2;
 
 fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_770_000_000, 0).unwrap()
 }
 
-/// A table whose items can be compared and hashed.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-struct Table(BTreeMap<(String, String), String>);
+/// An item that can be compared and hashed: by its text. What it says is read once.
+#[derive(Debug)]
+struct Row {
+    text: String,
+    item: Item,
+    file: Option<FileItem>,
+    manifest: Option<ManifestItem>,
+}
+
+impl Row {
+    fn new(key: &Key, item: &Item) -> Arc<Self> {
+        let sorted: BTreeMap<_, _> = item.iter().collect();
+        let is_manifest = key.sort.starts_with("MANIFEST#");
+        Arc::new(Self {
+            text: serde_json::to_string(&sorted).unwrap(),
+            file: (!is_manifest).then(|| read_item("file", item).unwrap()),
+            manifest: is_manifest.then(|| read_item("manifest", item).unwrap()),
+            item: item.clone(),
+        })
+    }
+}
+
+impl PartialEq for Row {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Row {}
+
+impl Hash for Row {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
+/// A table.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+struct Table(BTreeMap<(String, String), Arc<Row>>);
 
 impl Table {
-    fn get(&self, key: &Key) -> Option<Item> {
-        self.0.get(&(key.partition.clone(), key.sort.clone())).map(|text| serde_json::from_str(text).unwrap())
+    fn row(&self, key: &Key) -> Option<&Row> {
+        self.0.get(&(key.partition.clone(), key.sort.clone())).map(AsRef::as_ref)
     }
 
     /// Carries a write out; whether it was, and the item as it is then.
-    fn write(&mut self, write: &Write) -> (bool, Option<Item>) {
+    fn write(&mut self, write: &Write) -> (bool, Option<&Row>) {
         let names = KeyNames { partition: "date_prefix".to_owned(), sort: "file_key".to_owned() };
-        let before = self.get(&write.key);
-        if !write.condition.holds(before.as_ref()) {
+        let before = self.row(&write.key).map(|row| &row.item);
+        if !write.condition.holds(before) {
             // A refusal by one's own earlier try is an application, as in `carry_out`.
-            return (write.is_shown_by(before.as_ref()), before);
+            return (write.is_shown_by(before), self.row(&write.key));
         }
-        let after = write.apply(&names, before.as_ref());
-        if let Some(item) = &after {
-            self.put(&write.key, item);
+        if let Some(item) = write.apply(&names, before) {
+            self.put(&write.key, &item);
         }
-        (true, after)
+        (true, self.row(&write.key))
     }
 
     fn put(&mut self, key: &Key, item: &Item) {
-        let sorted: BTreeMap<_, _> = item.iter().collect();
-        self.0.insert((key.partition.clone(), key.sort.clone()), serde_json::to_string(&sorted).unwrap());
+        self.0.insert((key.partition.clone(), key.sort.clone()), Row::new(key, item));
     }
 
-    fn file(&self, file: &str) -> FileItem {
-        read_item("file", &self.get(&Key::new(DATE, file)).unwrap()).unwrap()
+    fn file(&self, file: &str) -> &FileItem {
+        self.row(&Key::new(DATE, file)).and_then(|row| row.file.as_ref()).unwrap()
     }
 
-    fn manifest(&self, id: u8) -> Option<ManifestItem> {
-        let key = Key::new(DATE, format!("MANIFEST#m{id}.json"));
-        self.get(&key).map(|item| read_item("manifest", &item).unwrap())
+    fn manifest(&self, id: u8) -> Option<&ManifestItem> {
+        self.row(&Key::new(DATE, format!("MANIFEST#m{id}.json"))).and_then(|row| row.manifest.as_ref())
     }
+}
+
+/// The least number that isn't in use: a token that nobody remembers may as well be drawn again, and the model stays
+/// finite.
+fn unused(used: impl IntoIterator<Item = u8>) -> u8 {
+    let used: BTreeSet<u8> = used.into_iter().collect();
+    (1..=u8::MAX).find(|token| !used.contains(token)).unwrap()
+}
+
+fn tokens_of(manifest: &ManifestItem) -> Vec<u8> {
+    let commit = manifest.commit.as_ref().map(|commit| commit.token.clone());
+    let tokens = [manifest.token.clone(), commit];
+    tokens.into_iter().flatten().filter_map(|token| token.parse().ok()).collect()
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -94,7 +144,6 @@ struct Folding {
     stray: Option<(String, u8)>,
     /// A claim that was answered with an error and is still on its way: of a file, for a manifest.
     late: Option<(String, u8)>,
-    tokens: u8,
     manifests: u8,
     /// Deaths, thefts from the living, and late writes that may still happen.
     budget: (u8, u8, u8),
@@ -114,10 +163,6 @@ enum FoldAction {
 struct FoldModel;
 
 impl Folding {
-    fn holds(&self, token: u8) -> bool {
-        self.lease == Some(token)
-    }
-
     fn token_of(fold: &Fold) -> Option<u8> {
         match fold {
             Fold::Idle => None,
@@ -159,12 +204,14 @@ impl Folding {
     fn step(&mut self, at: usize) {
         self.folds[at] = match self.folds[at].clone() {
             Fold::Idle => {
-                self.tokens += 1;
+                let manifests = (0..self.manifests).filter_map(|id| self.table.manifest(id));
+                let held = self.folds.iter().filter_map(Self::token_of).chain(self.lease);
+                let token = unused(manifests.flat_map(tokens_of).chain(held));
                 if self.lease.is_some_and(|held| self.folds.iter().any(|fold| Self::token_of(fold) == Some(held))) {
                     self.budget.1 -= 1;
                 }
-                self.lease = Some(self.tokens);
-                Fold::Begin(self.tokens)
+                self.lease = Some(token);
+                Fold::Begin(token)
             }
             Fold::Begin(token) => self.begin(token),
             Fold::ReadJson(token, id) => match self.jsons.contains_key(&id) {
@@ -175,12 +222,12 @@ impl Folding {
                 false => Fold::Claim(token, id, 0, BTreeSet::new()),
             },
             Fold::Claim(token, id, number, mut claimed) => {
-                let Some(manifest) = self.table.manifest(id) else { return };
+                let Some(manifest) = self.table.manifest(id).cloned() else { return };
                 match self.candidates(id).get(number).cloned() {
                     Some(candidate) => {
-                        let (applied, item) = self.table.write(&writes::claim(&manifest, &candidate, "t"));
-                        let item: Option<FileItem> = item.map(|item| read_item("file", &item).unwrap());
-                        if item.is_some_and(|item| applied || is_member(&item, &manifest)) {
+                        let (applied, row) = self.table.write(&writes::claim(&manifest, &candidate, "t"));
+                        let item = row.and_then(|row| row.file.as_ref());
+                        if item.is_some_and(|item| applied || is_member(item, &manifest)) {
                             claimed.insert(candidate.file_key);
                         }
                         Fold::Claim(token, id, number + 1, claimed)
@@ -206,14 +253,14 @@ impl Folding {
             }
             Fold::Commit(token, id) => {
                 let size = (self.jsons[&id].len(), 3);
-                if let Some(manifest) = self.table.manifest(id) {
+                if let Some(manifest) = self.table.manifest(id).cloned() {
                     self.table.write(&writes::commit(&manifest, &token.to_string(), size, "etag", now()));
                 }
                 Fold::GiveBack(token)
             }
             Fold::Abandon(token, id) => {
                 // The JSON is looked for once more: a zombie may have written it.
-                if let (Some(manifest), false) = (self.table.manifest(id), self.jsons.contains_key(&id)) {
+                if let (Some(manifest), false) = (self.table.manifest(id).cloned(), self.jsons.contains_key(&id)) {
                     let write = writes::abandon(&manifest, &token.to_string(), TimeDelta::days(30), now());
                     self.table.write(&write);
                 }
@@ -229,21 +276,19 @@ impl Folding {
     fn candidates(&self, id: u8) -> Vec<Candidate> {
         // A zombie still has the list that it began with.
         let manifest = self.table.manifest(id);
-        let known = manifest.and_then(|manifest| manifest.candidates);
+        let known = manifest.and_then(|manifest| manifest.candidates.clone());
         known.unwrap_or_else(|| FILES.iter().map(|file| Candidate::from(&fresh(file))).collect())
     }
 
     fn begin(&mut self, token: u8) -> Fold {
         if let Some(id) = self.assembling() {
-            let Some(seen) = self.table.manifest(id) else { return Fold::GiveBack(token) };
+            let Some(seen) = self.table.manifest(id).cloned() else { return Fold::GiveBack(token) };
             let (applied, _) = self.table.write(&writes::resume(&seen, &token.to_string(), now()));
             return if applied { Fold::ReadJson(token, id) } else { Fold::GiveBack(token) };
         }
         let pending = FILES.iter().map(|file| self.table.file(file));
-        let candidates: Vec<Candidate> = pending
-            .filter(|file| file.state() == Some(FileState::Pending))
-            .map(|file| Candidate::from(&file))
-            .collect();
+        let candidates: Vec<Candidate> =
+            pending.filter(|file| file.state() == Some(FileState::Pending)).map(Candidate::from).collect();
         if candidates.is_empty() || self.manifests == MANIFESTS {
             return Fold::GiveBack(token);
         }
@@ -282,9 +327,8 @@ impl Model for FoldModel {
             folds: [Fold::Idle, Fold::Idle],
             stray: None,
             late: None,
-            tokens: 0,
             manifests: 0,
-            budget: (1, 2, 1),
+            budget: (1, 1, 1),
         }]
     }
 
@@ -319,7 +363,7 @@ impl Model for FoldModel {
             None => actions.extend(
                 FILES
                     .iter()
-                    .filter(|file| state.is_stray(&state.table.file(file)).is_some())
+                    .filter(|file| state.is_stray(state.table.file(file)).is_some())
                     .map(|file| FoldAction::Look((*file).to_owned())),
             ),
         }
@@ -341,12 +385,12 @@ impl Model for FoldModel {
             }
             FoldAction::Land => {
                 let (file, id) = next.late.take()?;
-                if let Some(manifest) = next.table.manifest(id) {
+                if let Some(manifest) = next.table.manifest(id).cloned() {
                     next.table.write(&writes::claim(&manifest, &Candidate::from(&fresh(&file)), "t"));
                 }
             }
             FoldAction::Look(file) => {
-                let id = next.is_stray(&next.table.file(&file))?;
+                let id = next.is_stray(next.table.file(&file))?;
                 next.stray = Some((file, id));
             }
             FoldAction::Sweep => {
@@ -385,7 +429,7 @@ impl Model for FoldModel {
                     !actions.is_empty()
                         || state.manifests == MANIFESTS
                         || FILES.iter().all(|file| {
-                            let path = state.table.file(file).manifest_path;
+                            let path = state.table.file(file).manifest_path.clone();
                             (0..state.manifests).any(|id| {
                                 path.as_ref() == Some(&Folding::path(id))
                                     && state.jsons.get(&id).is_some_and(|listed| listed.contains(*file))
@@ -432,7 +476,6 @@ struct Converting {
     workers: [Worker; 2],
     /// A record that was answered with an error, and is still on its way.
     late: Option<(u8, String)>,
-    tokens: u8,
     /// Deaths, thefts from the living, late writes, and conversions that fail.
     budget: (u8, u8, u8, u8),
 }
@@ -469,7 +512,7 @@ fn commit_of(token: u8) -> Commit {
 
 impl Converting {
     fn manifest(&self) -> ManifestItem {
-        self.table.manifest(0).unwrap()
+        self.table.manifest(0).unwrap().clone()
     }
 
     fn token_of(worker: &Worker) -> Option<u8> {
@@ -490,9 +533,8 @@ impl Converting {
     }
 
     fn write(&mut self, write: &Write) -> Option<String> {
-        let (applied, item) = self.table.write(write);
-        let item = item.filter(|_| applied)?;
-        Some(text_of(&read_item("manifest", &item).unwrap()))
+        let (applied, row) = self.table.write(write);
+        row.filter(|_| applied).and_then(|row| row.manifest.as_ref()).map(text_of)
     }
 
     fn step(&mut self, at: usize) {
@@ -502,12 +544,15 @@ impl Converting {
         };
         self.workers[at] = match self.workers[at].clone() {
             Worker::Idle => {
-                self.tokens += 1;
+                let held = self.workers.iter().filter_map(Self::token_of).chain(self.lease);
+                let late = self.late.iter().map(|(token, _)| *token);
+                let outputs = self.staged.iter().copied().chain(self.visible);
+                let token = unused(held.chain(late).chain(tokens_of(&self.manifest())).chain(outputs));
                 if self.lease.is_some_and(|held| self.workers.iter().any(|w| Self::token_of(w) == Some(held))) {
                     self.budget.1 -= 1;
                 }
-                self.lease = Some(self.tokens);
-                Worker::Look(self.tokens)
+                self.lease = Some(token);
+                Worker::Look(token)
             }
             Worker::Look(token) => {
                 let manifest = self.manifest();
@@ -600,7 +645,6 @@ impl Model for WorkerModel {
             lease: None,
             workers: [Worker::Idle, Worker::Idle],
             late: None,
-            tokens: 0,
             budget: (2, 2, 1, 1),
         }]
     }

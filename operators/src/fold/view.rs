@@ -360,6 +360,7 @@ mod tests {
             created_at: String::new(),
             pending_since: Some(pending_since.to_owned()),
             updated_at: None,
+            claimed_at: None,
             manifest_path: None,
             rows: None,
             rejected_rows: None,

@@ -57,6 +57,7 @@ pub fn claim(manifest: &ManifestItem, candidate: &Candidate, now: &str) -> Write
     Write::update(Key::new(&manifest.date_prefix, &candidate.file_key), condition)
         .set(attribute::STATUS, FileState::Manifested.status(shard))
         .set(attribute::MANIFEST_PATH, &manifest.manifest_path)
+        .set(attribute::CLAIMED_AT, now)
         .set(attribute::UPDATED_AT, now)
 }
 

@@ -173,16 +173,25 @@ impl World {
             sole_process: false,
             stop: CancellationToken::new(),
         };
-        let mut starting = Box::pin(Service::start(&graph, Arc::new(registry), context));
+        let registry = Arc::new(registry);
+        let starting = async {
+            loop {
+                // A process that can't start is started again, as ECS does.
+                match Service::start(&graph, Arc::clone(&registry), context.clone()).await {
+                    Ok(running) => return running,
+                    Err(error) => tracing::debug!(%error, "A process couldn't start."),
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
         // A process may die while it starts.
         let running = tokio::select! {
-            running = &mut starting => running.unwrap(),
+            running = starting => running,
             () = died(&life) => {
                 self.stillborn.push(service);
                 return;
             }
         };
-        drop(starting);
         self.processes.push(Process { name, service, life, running });
     }
 
@@ -217,6 +226,19 @@ impl World {
         }
         self.deaths += services.len();
         services
+    }
+
+    /// Waits until a process of this service has died as it was planned to, and clears it away.
+    pub async fn until_dead(&mut self, service: &str) {
+        for _ in 0..600 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if self.bury().await.contains(&service) {
+                return;
+            }
+        }
+        let files = self.shared.all_files().into_iter().map(|file| (file.file_key, file.status));
+        let manifests = self.shared.all_manifests().into_iter().map(|manifest| (manifest.file_key, manifest.status));
+        panic!("{service} didn't die: {:?} {:?}", files.collect::<Vec<_>>(), manifests.collect::<Vec<_>>());
     }
 
     /// How many processes have died by themselves.
