@@ -43,12 +43,12 @@ pub struct FileView {
 
 impl From<&FileItem> for FileView {
     fn from(file: &FileItem) -> Self {
-        let state = file.state().map_or(file.status.as_str(), penstock_operators::model::FileState::as_str);
+        let state = file.state().map_or_else(|| file.status.clone(), |state| state.as_str().to_owned());
         let manifest = file.manifest_path.as_deref().and_then(|path| path.rsplit('/').next());
         Self {
             file_key: file.file_key.clone(),
             date: file.date_prefix.clone(),
-            state: state.to_owned(),
+            state,
             size_bytes: file.size_bytes,
             etag: file.etag.clone(),
             file_path: file.file_path.clone(),

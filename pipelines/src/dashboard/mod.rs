@@ -239,6 +239,3 @@ fn cut(text: &str, most: usize) -> String {
         None => text.to_owned(),
     }
 }
-
-#[cfg(test)]
-mod tests;

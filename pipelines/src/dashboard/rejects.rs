@@ -4,7 +4,7 @@ use axum::{
     Json,
     extract::{Query as UrlQuery, State},
 };
-use object_store::{GetOptions, GetRange, ObjectStoreExt as _, path::Path};
+use object_store::{GetOptions, GetRange, path::Path};
 use penstock_engine::cloud::table::{Key, Query};
 use penstock_operators::{
     fold::protocol::read_manifest,

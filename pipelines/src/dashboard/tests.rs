@@ -1,1 +1,0 @@
-//! Asked in process.
