@@ -90,13 +90,15 @@ def lines(name, count):
     return "".join(row.format(name, number) for number in range(count))
 
 
-def finished(service):
+def finished(service, files):
+    """What `status` says once so many files have landed and all are final."""
+
     def look():
         facts = service.status()
         of = facts["dates"].get(DATE, {"files": {}, "manifests": {}})
         under_way = [of["files"].get(state, 0) for state in ("pending", "manifested")]
         under_way += [of["manifests"].get(state, 0) for state in ("assembling", "pending", "processing")]
-        return facts if sum(under_way) + facts["unsettled_manifests"] == 0 and of["files"] else None
+        return facts if sum(under_way) + facts["unsettled_manifests"] == 0 and sum(of["files"].values()) == files else None
 
     return wait("the end of the work", look)
 
@@ -207,7 +209,7 @@ def see(browser, service, axe, shots):
     service.land("too-bad.ndjson", "no json\n" * 20)
     service.land("table.csv", "a,b\n1,2\n")
     assert len(seen) >= 3, f"the number of completed files didn't move: {seen}"
-    facts = finished(service)
+    facts = finished(service, 122)
     of = facts["dates"][DATE]
     wanted = {
         "files-completed": of["files"]["completed"],

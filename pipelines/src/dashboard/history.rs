@@ -89,7 +89,7 @@ fn point(at_ms: i64, seconds: f64, now: &[Sample], grown: &[Sample]) -> Point {
     let values = |samples: &[Sample], name: &str| -> Vec<f64> {
         samples.iter().filter(|sample| sample.name == name).map(|sample| sample.value).collect()
     };
-    let sum = |samples: &[Sample], name: &str| values(samples, name).iter().sum::<f64>();
+    let sum = |samples: &[Sample], name: &str| values(samples, name).iter().fold(0.0, |sum, value| sum + value);
     let rate = |name: &str| sum(grown, name) / seconds;
     let mean = |name: &str| {
         let count = sum(grown, &format!("{name}_count"));

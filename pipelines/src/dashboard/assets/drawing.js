@@ -2,7 +2,7 @@
 
 import { h, number } from "./dom.js";
 
-const BOX = { width: 190, height: 74, gapX: 62, gapY: 16 };
+const BOX = { width: 208, height: 74, gapX: 56, gapY: 16 };
 
 /** Columns by the longest way from a source; a node stands beside the middle of those behind it. */
 function layout(operators) {
@@ -21,11 +21,18 @@ function layout(operators) {
     const rows = behind.map((other) => row.get(other)).filter((value) => value !== null && value !== undefined);
     row.set(id, rows.length ? rows.reduce((sum, value) => sum + value, 0) / rows.length : free++);
   };
-  for (const operator of operators) if (operator.inputs.length === 0) place(operator.id);
+  // A source that feeds something placed already comes next, so that its line crosses no others.
+  const waiting = operators.filter((operator) => operator.inputs.length === 0).map((operator) => operator.id);
+  while (waiting.length) {
+    const next = Math.max(0, waiting.findIndex((id) => readers.get(id).some((reader) => row.has(reader))));
+    place(waiting.splice(next, 1)[0]);
+  }
   for (const operator of operators) if (!row.has(operator.id)) place(operator.id);
   const at = (id) => ({ x: 4 + column.get(id) * (BOX.width + BOX.gapX), y: 4 + row.get(id) * (BOX.height + BOX.gapY) });
   return { at, width: 8 + Math.max(...column.values()) * (BOX.width + BOX.gapX) + BOX.width, height: 8 + free * (BOX.height + BOX.gapY) - BOX.gapY };
 }
+
+const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
 /** How hard it presses: by what waits before an operator. */
 const pressure = (measured) => {
@@ -58,13 +65,13 @@ export function graph(operators, rates) {
       h("title", {}, `${operator.id}: ${operator.about}`),
       h("rect", { x, y, width: BOX.width, height: BOX.height, rx: 9, class: `box ${weight}` }),
       h("text", { x: x + 12, y: y + 21, class: "name" }, operator.id),
-      h("text", { x: x + BOX.width - 12, y: y + 21, class: "small", "text-anchor": "end" }, state === "running" ? operator.role : state ?? "elsewhere"),
+      h("text", { x: x + BOX.width - 12, y: y + 21, class: "small", "text-anchor": "end" }, state === "running" ? "" : state ?? "elsewhere"),
       h("text", { x: x + 12, y: y + 43, class: "rate" }, state ? flow : operator.type_name),
       h("text", { x: x + BOX.width - 12, y: y + 43, class: "small", "text-anchor": "end" }, busy),
       waits && h("rect", { x: x + 12, y: y + 56, width: BOX.width - 62, height: 6, rx: 3, class: "track" }),
       waits && fill > 0 && h("rect", { x: x + 12, y: y + 56, width: Math.max(6, (BOX.width - 62) * fill), height: 6, rx: 3, class: `fill ${pressure(measured)}` }),
       waits && h("text", { x: x + BOX.width - 12, y: y + 63, class: "small", "text-anchor": "end" }, waits),
-      !waits && h("text", { x: x + 12, y: y + 63, class: "small" }, operator.uses[0] ?? ""));
+      !waits && h("text", { x: x + 12, y: y + 63, class: "small" }, short(operator.uses[0] ?? "", 30)));
   });
   return h("div", { class: "graph", role: "region", "aria-label": "Graph of operators", tabindex: "0", "data-key": "graph" },
     h("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Operators and what flows between them; the table below has the same." }, edges, nodes));
