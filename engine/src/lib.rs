@@ -10,10 +10,10 @@
 //! - [`queue_source`]: the `queue` source.
 //! - [`leases`]: the right to do something, held in a table by one process at a time.
 //! - [`streams`]: the consumer of change streams: shard graph, checkpoints, reader.
-//! - `simulation` (a feature of that name, for tests): seeds, dice, paused time and fakes that fail.
-//! - [`random`]: random numbers, so that a simulation can repeat them.
 //! - [`telemetry`]: metrics as data, and where they go; [`health`]: whether a process is ready, and why not; [`monitor`]:
 //!   what can be seen of a process from outside; [`http`]: serving that.
+//! - `simulation` (a feature of that name, for tests): seeds, dice, paused time and fakes that fail.
+//! - [`random`]: random numbers, so that a simulation can repeat them.
 //! - [`time`]: the wall clock, so that skew can be simulated; [`units`]: durations and sizes as people write them.
 
 pub mod ack;

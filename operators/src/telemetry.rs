@@ -37,6 +37,24 @@ pub const METRICS: &[Metric] = &[
     .for_cloudwatch(),
     Metric::counter("penstock_flush_failures_total", &[], "Manifests that couldn't be made yet; tried again.")
         .for_cloudwatch(),
+    Metric::counter(
+        "penstock_flush_requests_total",
+        &["outcome"],
+        "Flushes by hand: heeded, answered, answered_before (another fold was quicker).",
+    ),
+    Metric::counter(
+        "penstock_resume_failures_total",
+        &[],
+        "Manifests left while assembling that couldn't be finished yet; the next reading tries.",
+    ),
+    Metric::counter("penstock_manifest_names_taken_total", &[], "Names of manifests that another flush had taken."),
+    Metric::counter("penstock_commits_put_off_total", &[], "Recorded commits whose completion was put off."),
+    Metric::counter("penstock_commits_staged_again_total", &[], "Recorded commits whose lost bytes were staged again."),
+    Metric::counter(
+        "penstock_sweep_finds_total",
+        &["what", "outcome"],
+        "What a sweep found left behind, and what came of it.",
+    ),
     Metric::histogram("penstock_manifest_files", &[], "Files of a manifest."),
     Metric::histogram("penstock_manifest_bytes", &[], "Stored bytes of a manifest.").in_unit(MetricUnit::Bytes),
     Metric::counter("penstock_manifests_resumed_total", &[], "Half-made manifests that were taken over."),

@@ -8,19 +8,27 @@ use std::{
 };
 
 use anyhow::Context;
+use axum::Router;
 use chrono::Utc;
 use penstock_engine::{
     cloud::Cloud,
+    graph::Registry,
     http,
     monitor::{About, Monitor},
     runtime::Handle,
     telemetry::{emf::Emf, rollup},
     time::{Clock, format_time},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{facts::queue_depths, home::Home, loader::Pipeline, telemetry};
+use crate::{
+    dashboard::{self, Dashboard, History, Token, history},
+    facts::queue_depths,
+    home::Home,
+    loader::Pipeline,
+    telemetry,
+};
 
 /// The short name of the table of metrics.
 pub const METRICS_TABLE: &str = "sqs-metrics";
@@ -56,19 +64,23 @@ impl FromStr for Listen {
 }
 
 /// What to watch with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct Options {
     /// Where to listen; `None` tries [`DEFAULT_ADDRESS`], and goes without if that is taken.
     pub listen: Option<Listen>,
     /// Whether metrics go to stdout in CloudWatch's format.
     pub emf: bool,
+    /// Whether the pages of the dashboard are served on an address that others can reach too.
+    pub dashboard: bool,
+    /// Who may act on the dashboard; nobody without it.
+    pub token: Option<Token>,
 }
 
 /// Watches over a service.
 pub struct Observation {
     monitor: Monitor,
     listener: Option<(TcpListener, SocketAddr)>,
-    emf: bool,
+    options: Options,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -88,7 +100,7 @@ impl Observation {
         Ok(Self {
             monitor: Monitor::new(about, telemetry, Clock::system()),
             listener: listen(options.listen).await?,
-            emf: options.emf,
+            options,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })
@@ -103,6 +115,7 @@ impl Observation {
     pub async fn running(
         &mut self,
         pipeline: &Pipeline,
+        registry: &Arc<Registry>,
         home: &Home,
         service: Handle,
         worker: &str,
@@ -110,11 +123,19 @@ impl Observation {
         self.monitor.running(service);
         let cloud = Arc::clone(home.cloud());
         if let Some((listener, address)) = self.listener.take() {
-            let routes = http::bounded(http::routes(self.monitor.clone()), address);
-            self.tasks.spawn(http::serve(listener, routes, self.stop.clone()));
-            tracing::info!(%address, "Health and metrics are at http://{address}/.");
+            let mut routes = http::routes(self.monitor.clone());
+            // A dashboard shows data: strangers get none unless somebody said so.
+            if address.ip().is_loopback() || self.options.dashboard {
+                routes = routes.merge(self.dashboard(pipeline, registry, home));
+                tracing::info!("Dashboard, health and metrics are at http://{address}/.");
+            } else {
+                tracing::info!(
+                    "Health and metrics are at http://{address}/; --dashboard would show the dashboard there too."
+                );
+            }
+            self.tasks.spawn(http::serve(listener, http::bounded(routes, address), self.stop.clone()));
         }
-        if self.emf {
+        if self.options.emf {
             self.tasks.spawn(emit_emf(self.monitor.clone(), standard_output()?, self.stop.clone()));
         }
         if pipeline.resources.tables.contains_key(METRICS_TABLE) {
@@ -126,6 +147,19 @@ impl Observation {
         let queues: Vec<String> = pipeline.resources.queues.keys().cloned().collect();
         self.tasks.spawn(watch_queues(cloud, queues, self.monitor.clone(), self.stop.clone()));
         Ok(())
+    }
+
+    fn dashboard(&self, pipeline: &Pipeline, registry: &Arc<Registry>, home: &Home) -> Router {
+        let history = Arc::<History>::default();
+        self.tasks.spawn(keep_history(self.monitor.clone(), Arc::clone(&history), self.stop.clone()));
+        dashboard::routes(Arc::new(Dashboard::new(
+            Arc::new(pipeline.clone()),
+            Arc::clone(registry),
+            home.clone(),
+            self.monitor.clone(),
+            history,
+            self.options.token.clone(),
+        )))
     }
 
     /// The service was asked to stop.
@@ -155,6 +189,19 @@ async fn listen(wanted: Option<Listen>) -> anyhow::Result<Option<(TcpListener, S
                 Ok(None)
             }
         },
+    }
+}
+
+async fn keep_history(monitor: Monitor, history: Arc<History>, stop: CancellationToken) {
+    let mut looks = tokio::time::interval(history::EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        monitor.publish();
+        history.record(Utc::now().timestamp_millis(), &monitor.telemetry().samples());
     }
 }
 

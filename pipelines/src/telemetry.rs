@@ -3,7 +3,14 @@
 use penstock_engine::telemetry::{self, Metric, Telemetry};
 
 /// The catalogue of each crate.
-pub const CATALOGUES: [&[Metric]; 2] = [telemetry::catalogue::METRICS, penstock_operators::telemetry::METRICS];
+pub const CATALOGUES: [&[Metric]; 3] = [telemetry::catalogue::METRICS, penstock_operators::telemetry::METRICS, METRICS];
+
+/// The metrics of the program itself.
+const METRICS: &[Metric] = &[Metric::counter(
+    "penstock_control_requests_total",
+    &["outcome"],
+    "Requests over the control socket: done, failed, not_accepted.",
+)];
 
 /// Installs the recorder of this process.
 pub fn install() -> anyhow::Result<Telemetry> {

@@ -86,3 +86,88 @@ fn i10_what_a_service_did_is_told_to_prometheus_to_cloudwatch_and_to_its_table()
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0]["penstock_rows_total"], 25.0);
 }
+
+/// Status and body of an answer to something that changes the pipeline.
+fn post(address: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let length = body.len();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{token}Content-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
+}
+
+#[test]
+fn a_dashboard_only_shows_unless_it_was_started_to_act_and_the_token_is_given() {
+    const TOKEN: &str = "0123456789abcdef0123";
+    let place = place().with("MAX_AGE", "1h").with("ACTION_TOKEN", TOKEN);
+    let running = place.serve(&["--listen", "127.0.0.1:0"]);
+    let only_shows = address(&running);
+    let (_, text) = lines("a", 5);
+    place.drop_into_input("a.ndjson", text);
+    place.wait_for_facts("a pending file", PATIENCE, |facts| facts.files(FileState::Pending) == 1);
+    assert_eq!(post(&only_shows, "/api/flush", Some(TOKEN), "{}").0, 403);
+    running.terminate();
+    running.wait(Duration::from_secs(30)).expect_code(0);
+
+    let running = place.serve(&["--listen", "127.0.0.1:0", "--allow-actions"]);
+    let address = address(&running);
+    for (path, body) in [("/api/flush", "{}"), ("/api/redrive", r#"{"queue":"dlq"}"#)] {
+        assert_eq!(post(&address, path, None, body).0, 401, "{path}");
+        assert_eq!(post(&address, path, Some("0123456789abcdef0124"), body).0, 401, "{path}");
+    }
+    assert_eq!(place.facts().files(FileState::Pending), 1, "a refused flush does nothing");
+    assert_eq!(
+        post(&address, "/api/redrive", Some(TOKEN), r#"{"queue":"file-events"}"#).0,
+        404,
+        "no dead letters there"
+    );
+    let (status, answer) = post(&address, "/api/redrive", Some(TOKEN), r#"{"queue":"dlq"}"#);
+    assert!(status == 200 && answer.ends_with(r#"{"sent_back":0}"#), "{answer}");
+    wait_for("a flush with the token", PATIENCE, || {
+        // The fold may still be reading the index.
+        let (status, _) = post(&address, "/api/flush", Some(TOKEN), "{}");
+        assert_eq!(status, 200);
+        (place.facts().files(FileState::Completed) == 1).then_some(())
+    });
+
+    let overview: Value = serde_json::from_str(&get(&address, "/api/overview.json").1).unwrap();
+    assert_eq!(overview["totals"]["files"]["completed"], 1);
+    assert_eq!(overview["actions_allowed"], true);
+    let fold = overview["operators"].as_array().unwrap().iter().find(|operator| operator["id"] == "fold").unwrap();
+    assert_eq!(fold["state"]["state"], "running");
+    let config: Value = serde_json::from_str(&get(&address, "/api/config.json").1).unwrap();
+    let fold = config["operators"].as_array().unwrap().iter().find(|operator| operator["id"] == "fold").unwrap();
+    let is_default = |name: &str| {
+        fold["options"].as_array().unwrap().iter().find(|option| option["name"] == name).unwrap()["is_default"].clone()
+    };
+    assert_eq!((is_default("max_age"), is_default("lease")), (false.into(), true.into()));
+    for path in ["/", "/manifests/2026-02-01/x", "/assets/app.js", "/api/shards.json"] {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        assert!(answer.contains("content-security-policy: default-src 'none'; script-src 'self'"), "{path}");
+    }
+    assert!(!running.log().contains(TOKEN), "the token is in the log");
+    running.terminate();
+    running.wait(Duration::from_secs(30)).expect_code(0);
+}
+
+#[test]
+fn actions_need_a_token_that_cannot_be_guessed() {
+    let place = place();
+    let refused = place.start_pipeline(&["--allow-actions"]).wait(PATIENCE).expect_code(1);
+    assert!(refused.err.contains("PENSTOCK_ACTION_TOKEN"), "{}", refused.err);
+    let place = place.with("ACTION_TOKEN", "short");
+    let refused = place.start_pipeline(&["--allow-actions"]).wait(PATIENCE).expect_code(1);
+    assert!(refused.err.contains("at least 16"), "{}", refused.err);
+}

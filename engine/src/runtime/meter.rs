@@ -83,8 +83,11 @@ pub struct Measured {
 #[derive(Clone, Default)]
 pub struct Meters {
     operators: Arc<Mutex<BTreeMap<String, Entry>>>,
-    last: Arc<Mutex<Option<(Instant, BTreeMap<String, Measured>)>>>,
+    last: Arc<Mutex<Option<Look>>>,
 }
+
+/// When somebody looked last, and what there was.
+type Look = (Instant, BTreeMap<String, Measured>);
 
 struct Entry {
     meter: Arc<Meter>,

@@ -20,6 +20,9 @@ pub const NAMESPACE: &str = "Penstock";
 /// CloudWatch takes at most so many metrics in a line.
 const METRICS_PER_LINE: usize = 100;
 
+/// A metric of a line: its name, unit and value.
+type Told<'a> = (&'a str, MetricUnit, f64);
+
 /// Makes log lines of what was recorded: of counters what they grew by since the last time, of gauges what they show.
 #[derive(Debug)]
 pub struct Emf {
@@ -39,7 +42,7 @@ impl Emf {
         let grown = growth(&self.before, samples);
         self.before = values(samples);
         // By labels: a line has one set of dimensions.
-        let mut groups: BTreeMap<BTreeMap<String, String>, Vec<(&str, MetricUnit, f64)>> = BTreeMap::new();
+        let mut groups: BTreeMap<BTreeMap<String, String>, Vec<Told>> = BTreeMap::new();
         for (sample, grown) in samples.iter().zip(&grown) {
             let Some((metric, unit)) = self.wanted(&sample.name) else { continue };
             let value = if metric.kind == MetricKind::Gauge { sample.value } else { grown.value };
@@ -66,7 +69,7 @@ impl Emf {
     }
 }
 
-fn line(labels: &BTreeMap<String, String>, metrics: &[(&str, MetricUnit, f64)], now: DateTime<Utc>) -> String {
+fn line(labels: &BTreeMap<String, String>, metrics: &[Told], now: DateTime<Utc>) -> String {
     let unit = |unit: MetricUnit| match unit {
         MetricUnit::Count => "Count",
         MetricUnit::Bytes => "Bytes",

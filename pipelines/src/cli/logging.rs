@@ -227,7 +227,7 @@ fn json_line(level: &Level, target: &str, Fields(mut fields): Fields) -> Value {
     let mut line = Map::new();
     line.insert("timestamp".to_owned(), now().into());
     line.insert("level".to_owned(), level.as_str().into());
-    if let Some(message) = fields.remove("message") {
+    if let Some(message) = fields.shift_remove("message") {
         line.insert("message".to_owned(), message);
     }
     if let Some(manifest) = fields.get("manifest").and_then(Value::as_str) {

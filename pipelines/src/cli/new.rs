@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use super::{App, Exit};
 
 const PIPELINE: &str = include_str!("../../ndjson-parquet.yaml");
-const OPERATOR: &str = include_str!("../skeletons/operator.rs");
+const OPERATOR: &str = include_str!("../../skeletons/operator.rs");
 
 /// Write a pipeline or an operator to begin with.
 #[derive(Debug, Args)]
@@ -105,7 +105,7 @@ fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-#[path = "../skeletons/operator.rs"]
+#[path = "../../skeletons/operator.rs"]
 mod skeleton;
 
 #[cfg(test)]

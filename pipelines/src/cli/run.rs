@@ -2,13 +2,14 @@
 
 use std::{io::Write, path::PathBuf, sync::Arc, time::Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{App, Exit, land, place::PlaceArguments, progress::Progress, summary};
 use crate::{
     control::{Control, Hands},
+    dashboard::Token,
     loader::Pipeline,
     observation::{self, Listen, Observation},
     service::Service,
@@ -38,13 +39,30 @@ pub struct Arguments {
     /// Write metrics to stdout each minute, in CloudWatch's embedded format; on ECS that is done anyway.
     #[arg(long, env = "PENSTOCK_EMF")]
     emf: bool,
+    /// Show the dashboard also on an address that others can reach. It shows data: put it behind something that knows who
+    /// is asking.
+    #[arg(long)]
+    dashboard: bool,
+    /// Let whoever has the token of PENSTOCK_ACTION_TOKEN redrive and flush on the dashboard.
+    #[arg(long)]
+    allow_actions: bool,
 }
 
 impl Arguments {
-    fn observe(&self, app: &App) -> observation::Options {
-        let listen = self.listen.or(self.until_idle.then_some(Listen::Off));
-        let is_on_ecs = (app.env)("ECS_CONTAINER_METADATA_URI_V4").is_some();
-        observation::Options { listen, emf: self.emf || is_on_ecs }
+    fn observe(&self, app: &App) -> anyhow::Result<observation::Options> {
+        let token = match (self.allow_actions, (app.env)("PENSTOCK_ACTION_TOKEN")) {
+            (false, _) => None,
+            (true, Some(text)) => Some(Token::new(&text)?),
+            (true, None) => {
+                bail!("--allow-actions needs a token in PENSTOCK_ACTION_TOKEN, e.g. from `openssl rand -hex 16`")
+            }
+        };
+        Ok(observation::Options {
+            listen: self.listen.or(self.until_idle.then_some(Listen::Off)),
+            emf: self.emf || (app.env)("ECS_CONTAINER_METADATA_URI_V4").is_some(),
+            dashboard: self.dashboard,
+            token,
+        })
     }
 }
 
@@ -56,10 +74,10 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
         let began = Instant::now();
         let chosen = arguments.service.as_deref();
         let home = arguments.place.open(&mut pipeline).await?;
-        let mut observation = Observation::begin(&pipeline, chosen, arguments.observe(app)).await?;
+        let mut observation = Observation::begin(&pipeline, chosen, arguments.observe(app)?).await?;
         let service = Service::start_at(&pipeline, chosen, home, Arc::clone(&app.registry)).await?;
         let _control = control(&pipeline, &service)?;
-        observation.running(&pipeline, service.home(), service.handle(), service.worker()).await?;
+        observation.running(&pipeline, &app.registry, service.home(), service.handle(), service.worker()).await?;
         let ended = serve(&pipeline, arguments, &service, out, began).await;
         observation.stopping();
         let orderly = service.stop().await;

@@ -30,7 +30,7 @@ impl Layout {
         })
     }
 
-    /// The key of the file of an object below a date: what people name it by.
+    /// Below which prefix of the input bucket files lie.
     pub fn input_prefix(&self) -> &str {
         &self.track.input_prefix
     }
