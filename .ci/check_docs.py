@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks that the documents' links lead to files and headings that are there, and that the tests they cite exist."""
+"""Checks that the documents' links lead to files and headings that are there, that the tests they cite exist, and that the
+runbook has a heading for each alarm."""
 
 import pathlib
 import re
@@ -38,6 +39,11 @@ def main():
         for cited in re.findall(r"`(?:\w+::)*([if]\d+_\w+)(?:…)?`", text):
             if not any(test.startswith(cited) for test in tests):
                 wrong.append(f"{name}: there is no test {cited}")
+    runbook = ROOT / "docs/runbook.md"
+    for template in tracked("deploy/aws/*.yaml"):
+        for alarm in re.findall(r'AlarmName: !Sub "\$\{Pipeline\}-\$\{Env\}-([\w-]+)"', template.read_text()):
+            if alarm not in anchors(runbook):
+                wrong.append(f"{template.relative_to(ROOT)}: docs/runbook.md says nothing of the alarm {alarm}")
     if wrong:
         sys.exit("\n".join(wrong))
     print(f"{len(documents)} documents.")

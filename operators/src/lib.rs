@@ -1,7 +1,7 @@
 //! The operators of Penstock's NDJSON-to-Parquet pipeline, and [general] ones.
 //!
 //! Each reacts to messages or changes and makes its own conditional writes; none calls another. What may be written,
-//! by whom and on which condition is the table of ARCHITECTURE.md's chapter on state machines.
+//! by whom and on which condition is the table of [`transitions`].
 
 pub mod admit;
 pub mod announce;
@@ -15,7 +15,9 @@ pub mod outbox;
 pub mod record;
 pub mod settle;
 pub mod sweep;
+pub mod telemetry;
 pub mod track;
+pub mod transitions;
 
 use penstock_engine::{graph::Registry, queue_source::QueueOptions, streams::ChangeStreamOptions};
 

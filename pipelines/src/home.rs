@@ -31,6 +31,11 @@ impl Home {
         Ok(LocalCloud::open_read_only(dir, pipeline.naming.clone(), &pipeline.resources).await?.into())
     }
 
+    /// The same place by another way to its resources, e.g. a decorator around them.
+    pub fn through(self, way: impl FnOnce(Arc<dyn Cloud>) -> Arc<dyn Cloud>) -> Self {
+        Self { cloud: way(self.cloud), local: self.local }
+    }
+
     /// Its resources.
     pub fn cloud(&self) -> &Arc<dyn Cloud> {
         &self.cloud

@@ -11,10 +11,12 @@ use std::{
 use penstock::{
     facts::{Facts, TRACKING_TABLE},
     loader::{Pipeline, load},
+    observation::METRICS_TABLE,
 };
 use penstock_engine::cloud::{
-    Cloud, Table,
-    local::LocalCloud,
+    AttributeValue, Cloud, Table,
+    local::{LocalCloud, LocalOptions},
+    queue::Outgoing,
     table::{Query, query_all},
 };
 use penstock_operators::model::{
@@ -128,6 +130,35 @@ impl Place {
         self.start_pipeline(&["--land", &self.path(land).display().to_string(), "--until-idle"]).wait(PATIENCE)
     }
 
+    /// Runs the pipeline until nothing is left to do.
+    pub fn run_until_idle_again(&self) -> Ended {
+        self.start_pipeline(&["--until-idle"]).wait(PATIENCE)
+    }
+
+    /// Starts another command on the pipeline and its folder.
+    pub fn start_command(&self, arguments: &[&str]) -> Running {
+        self.start_on(&arguments[..1], &arguments[1..])
+    }
+
+    /// Puts a message into a queue, while no service runs.
+    pub fn write_message(&self, queue: &str, body: &str) {
+        self.runtime.block_on(async {
+            let queue = self.owned().queue(queue).await.unwrap();
+            queue.send(&[Outgoing::new(body)]).await.unwrap().into_iter().for_each(|sent| sent.unwrap());
+        });
+    }
+
+    /// How many messages a queue holds, while no service runs.
+    pub fn queue_depth(&self, queue: &str) -> u64 {
+        self.runtime.block_on(async { self.owned().queue(queue).await.unwrap().depth().await.unwrap().total() })
+    }
+
+    /// The folder's cloud, owned by the test.
+    fn owned(&self) -> std::sync::Arc<LocalCloud> {
+        let naming = self.pipeline.naming.clone();
+        LocalCloud::open(&self.cloud(), naming, &self.pipeline.resources, LocalOptions::default()).unwrap()
+    }
+
     /// Runs another command on the pipeline and its folder, e.g. `status`.
     pub fn run_on(&self, command: &str, more: &[&str]) -> Ended {
         self.start_on(&[command], more).wait(PATIENCE)
@@ -188,6 +219,28 @@ impl Place {
                 items.extend(query_all(&*table, Query::index(STATUS_INDEX, status)).await.unwrap());
             }
             items
+        })
+    }
+
+    /// The roll-ups of a service: what each counter grew by.
+    pub fn hourly_rows(&self, service: &str) -> Vec<BTreeMap<String, f64>> {
+        self.runtime.block_on(async {
+            let (naming, resources) = (self.pipeline.naming.clone(), &self.pipeline.resources);
+            let cloud = LocalCloud::open_read_only(&self.cloud(), naming, resources).await.unwrap();
+            let table = cloud.table(METRICS_TABLE).await.unwrap();
+            let items = query_all(&*table, Query::partition(format!("hourly#{service}"))).await.unwrap();
+            let counts = |item: &penstock_engine::cloud::Item| match &item["counts"] {
+                AttributeValue::M(counts) => counts.clone(),
+                other => panic!("counts are {other:?}"),
+            };
+            let number = |value: &AttributeValue| match value {
+                AttributeValue::N(text) => text.parse().unwrap(),
+                other => panic!("a count is {other:?}"),
+            };
+            items
+                .iter()
+                .map(|item| counts(item).iter().map(|(name, value)| (name.clone(), number(value))).collect())
+                .collect()
         })
     }
 

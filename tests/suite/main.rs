@@ -8,9 +8,13 @@
 
 mod commands;
 mod convert;
+mod cost;
 mod kill;
+mod observe;
+mod oncall;
 mod outputs;
 mod run;
+mod runbook;
 mod serve;
 mod table_to_parquet;
 mod wrong_input;

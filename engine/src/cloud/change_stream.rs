@@ -5,6 +5,7 @@ use std::{cmp::Ordering, fmt, sync::Arc};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_dynamo::Item;
+use tokio::sync::watch;
 
 use super::{Result, table::Key};
 
@@ -25,6 +26,12 @@ pub trait ChangeStream: Send + Sync {
 
     /// Up to `limit` (at most 1,000) records from there on. An empty page is not the end; a missing next iterator is.
     async fn records(&self, iterator: &ShardIterator, limit: usize) -> Result<RecordPage>;
+
+    /// Where a cloud can tell that there may be news, a number that changes then: who has read an empty page may wait for
+    /// it. It is only a hint, and most clouds have none.
+    fn news(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
 }
 
 /// The id of a shard, unique within its stream only.

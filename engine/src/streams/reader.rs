@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::yield_now,
     time::{Instant, sleep_until, timeout},
 };
@@ -34,6 +34,9 @@ const THROTTLED_INTERVAL: Duration = Duration::from_millis(200);
 
 /// So long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where the cloud tells of news, an idle shard is read at most so often for it.
+const NEWS_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The waits after failures: the first, doubling up to the second.
 const FAILURE_WAIT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
@@ -84,8 +87,13 @@ impl Reader {
     /// Reads until the end, or until nobody takes the pages any more.
     pub async fn run(mut self, pages: mpsc::Sender<Fetched>) {
         let mut wait = Waits::new(&self.options, self.closed);
+        let mut news = self.stream.news();
         loop {
             let began = Instant::now();
+            // What comes from here on is news for the wait after this page.
+            if let Some(news) = &mut news {
+                news.mark_unchanged();
+            }
             let fetched = match self.fetch().await {
                 Ok(page) => {
                     let empty = page.changes.is_empty();
@@ -113,6 +121,7 @@ impl Reader {
             tokio::select! {
                 biased;
                 () = pages.closed() => return,
+                () = told(&mut news, began), if wait.is_idle => {}
                 () = wait.over() => {}
             }
         }
@@ -224,6 +233,16 @@ pub(super) async fn patiently<T>(
     })
 }
 
+/// Waits until there may be news, where the cloud can tell. A shard isn't read without a pause for it.
+async fn told(news: &mut Option<watch::Receiver<u64>>, began: Instant) {
+    if let Some(news) = news
+        && news.changed().await.is_ok()
+    {
+        return sleep_until(began + NEWS_INTERVAL).await;
+    }
+    std::future::pending().await
+}
+
 /// When the next read may begin.
 struct Waits {
     poll: (Duration, Duration),
@@ -232,17 +251,28 @@ struct Waits {
     interval: Duration,
     until: Option<Instant>,
     closed: bool,
+    /// The last page was empty: news may end the wait.
+    is_idle: bool,
 }
 
 impl Waits {
     fn new(options: &ChangeStreamOptions, closed: bool) -> Self {
         let poll = (options.poll_min, options.poll_max);
-        Self { poll, idle: poll.0, failure: FAILURE_WAIT.0, interval: Duration::ZERO, until: None, closed }
+        Self {
+            poll,
+            idle: poll.0,
+            failure: FAILURE_WAIT.0,
+            interval: Duration::ZERO,
+            until: None,
+            closed,
+            is_idle: false,
+        }
     }
 
     /// Records are followed by the next read at once (F16); empty pages by longer and longer waits.
     fn after_page(&mut self, began: Instant, empty: bool) {
         self.failure = FAILURE_WAIT.0;
+        self.is_idle = empty && self.interval.is_zero();
         let floor = began + self.interval;
         if empty {
             self.until = Some(floor.max(Instant::now() + self.idle));
@@ -254,6 +284,7 @@ impl Waits {
     }
 
     fn after_failure(&mut self) {
+        self.is_idle = false;
         self.until = Some(Instant::now() + self.failure.mul_f64(0.75 + random::share() / 2.0));
         self.failure = (self.failure * 2).min(FAILURE_WAIT.1);
     }

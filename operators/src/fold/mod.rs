@@ -1,17 +1,26 @@
 //! `fold`: turns pending files into manifests when a threshold is hit.
 //!
 //! It holds no record back: its memory is a view of the table, fed by changes and by readings of the index, and may be
-//! lost at any time. What it decides is pure ([`view`]); how a manifest comes to be is [`protocol`].
+//! lost at any time. What it decides is pure ([`view`]); how a manifest comes to be is
+//! [`protocol`], by pure [`writes`].
 
 pub mod protocol;
+pub mod request;
 pub mod view;
+pub mod writes;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta};
 use penstock_engine::{
-    cloud::table::{Key, Query, query_all},
+    cloud::{
+        Item,
+        table::{Key, Query, query_all},
+    },
     graph::{Build, Built, Role, Use, UseMode},
     operator::{Command, Context, Kind, Operator, OperatorError, Outputs, Record},
     time::Clock,
@@ -24,10 +33,11 @@ use tokio::time::Instant;
 
 use crate::{
     model::{FileItem, FileState, ManifestItem, ManifestState, SHARDS, STATUS_INDEX, attribute, read_item},
-    record::read_change,
+    record::{entered, read_change},
     track::default_ttl_days,
 };
 use protocol::{Assembled, Assembler};
+use request::FlushRequest;
 use view::{Flush, View};
 
 /// Options of `fold`.
@@ -167,9 +177,13 @@ impl Build for FoldOptions {
             started: Instant::now(),
             read_at: None,
             batch: 0,
+            requests: BTreeMap::new(),
         })))
     }
 }
+
+/// What the claims of a manifest found: those that were claimed, and the others with what is true of them.
+type Claimed = (Vec<FileItem>, Vec<(Key, Option<FileItem>)>);
 
 struct Fold {
     assembler: Assembler,
@@ -180,12 +194,27 @@ struct Fold {
     started: Instant,
     read_at: Option<Instant>,
     batch: u32,
+    requests: BTreeMap<String, Heeded>,
+}
+
+/// A request to flush a date that isn't answered yet.
+struct Heeded {
+    request: FlushRequest,
+    /// Whether the view was asked: after a reading of the index.
+    asked: bool,
+    manifests: Vec<String>,
 }
 
 #[async_trait]
 impl Operator for Fold {
     async fn on_record(&mut self, record: &Record, _out: &mut Outputs) -> Result<(), OperatorError> {
         let change = read_change(record)?;
+        if change.key.partition == request::PARTITION {
+            if let Some(item) = entered(change, request::REQUESTED) {
+                self.heed(read_item("flush request", item)?);
+            }
+            return Ok(());
+        }
         if !FileItem::is_file_key(&change.key) {
             return Ok(());
         }
@@ -202,7 +231,7 @@ impl Operator for Fold {
             }
         }
         // The view has taken the records: a flush that fails now is tried again at the next tick.
-        if let Err(error) = self.flush_due().await {
+        if let Err(error) = self.flush_asked_and_due().await {
             tracing::warn!(%error, "Flush failed; it will be tried again.");
             metrics::counter!("penstock_flush_failures_total").increment(1);
         }
@@ -218,7 +247,7 @@ impl Operator for Fold {
             self.read_index().await?;
             self.read_at = Some(Instant::now());
         }
-        self.flush_due().await?;
+        self.flush_asked_and_due().await?;
         let pending = self.view.pending(self.now());
         metrics::gauge!("penstock_pending_files").set(self.view.len() as f64);
         let oldest = pending.values().map(|pending| pending.oldest_secs).max().unwrap_or_default();
@@ -257,6 +286,41 @@ impl Fold {
         self.started.elapsed()
     }
 
+    /// Takes a person's request. It is answered once what is pending now is in manifests.
+    fn heed(&mut self, request: FlushRequest) {
+        let is_known = self.requests.get(&request.date).is_some_and(|known| known.request.token == request.token);
+        if !is_known {
+            tracing::info!(date = request.date, "Flush by hand requested.");
+            metrics::counter!("penstock_flush_requests_total", "outcome" => "heeded").increment(1);
+            self.requests.insert(request.date.clone(), Heeded { request, asked: false, manifests: Vec::new() });
+        }
+    }
+
+    async fn flush_asked_and_due(&mut self) -> Result<(), OperatorError> {
+        if self.requests.values().any(|heeded| !heeded.asked) || self.view.wants_reading() {
+            self.read_index().await?;
+            let now = self.now();
+            for (date, heeded) in self.requests.iter_mut().filter(|(_, heeded)| !heeded.asked) {
+                self.view.ask(date, now);
+                heeded.asked = true;
+            }
+        }
+        self.flush_due().await?;
+        for date in self.view.answered() {
+            let Some(heeded) = self.requests.get(&date) else { continue };
+            let (table, now) = (&*self.assembler.table, self.clock.now());
+            if let Err(error) =
+                request::answer(table, &heeded.request, &heeded.manifests, now, self.assembler.ttl).await
+            {
+                // What was asked for is done; only the answer is missing.
+                self.view.ask(&date, Duration::ZERO);
+                return Err(error);
+            }
+            self.requests.remove(&date);
+        }
+        Ok(())
+    }
+
     async fn flush_due(&mut self) -> Result<(), OperatorError> {
         // Dates whose lease another process has wait for the next change, tick or reading.
         let mut busy = BTreeSet::new();
@@ -275,8 +339,11 @@ impl Fold {
         self.batch += 1;
         match self.assembler.assemble(&flush, self.batch).await? {
             Assembled::Busy => Ok(None),
-            Assembled::Ended { manifest_id, claimed, refused, .. } => {
+            Assembled::Ended { manifest_id, claimed, refused, committed } => {
                 self.learn(&claimed, refused);
+                if let Some(heeded) = self.requests.get_mut(&flush.date).filter(|heeded| heeded.asked && committed) {
+                    heeded.manifests.push(manifest_id.clone());
+                }
                 Ok(Some(manifest_id))
             }
         }
@@ -317,6 +384,13 @@ impl Fold {
             }
         }
         self.view.end_reading(complete);
+        for date in request::waiting(&*self.assembler.table).await? {
+            // The index is stale: what the table itself says is heeded.
+            if let Some(request) = request::read(&*self.assembler.table, &date).await?.filter(FlushRequest::is_waiting)
+            {
+                self.heed(request);
+            }
+        }
         self.resume_left().await
     }
 
@@ -326,15 +400,30 @@ impl Fold {
             if !item.contains_key(attribute::SCHEMA_VERSION) {
                 continue;
             }
-            let seen: ManifestItem = read_item("manifest", &item)?;
-            // The index is stale: only what the table itself says can be taken over.
-            let Some(manifest) = protocol::read_manifest(&*self.assembler.table, &seen.key()).await? else { continue };
-            if manifest.status == ManifestState::Assembling
-                && let Assembled::Ended { claimed, refused, .. } = self.assembler.resume(&manifest).await?
-            {
-                self.learn(&claimed, refused);
+            match self.resume_one(&item).await {
+                Ok(Some((claimed, refused))) => self.learn(&claimed, refused),
+                Ok(None) => {}
+                // One that can't be finished must not keep all others, and every flush by age, waiting.
+                Err(error) => {
+                    tracing::warn!(%error, "Manifest left while assembling can't be finished; the next reading tries.");
+                    metrics::counter!("penstock_resume_failures_total").increment(1);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Takes up a manifest that was left; what its claims found, if it was.
+    async fn resume_one(&self, item: &Item) -> Result<Option<Claimed>, OperatorError> {
+        let seen: ManifestItem = read_item("manifest", item)?;
+        // The index is stale: only what the table itself says can be taken over.
+        let manifest = protocol::read_manifest(&*self.assembler.table, &seen.key()).await?;
+        let Some(manifest) = manifest.filter(|manifest| manifest.status == ManifestState::Assembling) else {
+            return Ok(None);
+        };
+        Ok(match self.assembler.resume(&manifest).await? {
+            Assembled::Ended { claimed, refused, .. } => Some((claimed, refused)),
+            Assembled::Busy => None,
+        })
     }
 }

@@ -63,6 +63,10 @@ pub struct View {
     reading: u64,
     /// Whether one reading of the index has been complete since the start.
     has_read: bool,
+    /// Whether the last reading of the index was.
+    is_whole: bool,
+    /// Dates that a person wants flushed, and when that was heeded: what was pending then goes.
+    asked: BTreeMap<String, Duration>,
     /// Files in it.
     len: usize,
 }
@@ -93,6 +97,9 @@ impl View {
     /// Begins a reading of the index.
     pub fn begin_reading(&mut self) {
         self.reading += 1;
+        // Counted as readings begin: while the table is throttled none ends, and these must not pile up.
+        let reading = self.reading;
+        self.tombstones.retain(|_, tombstone| reading <= tombstone.reading + TOMBSTONE_READINGS);
     }
 
     /// Takes an item that a reading shows as pending for `age`.
@@ -112,7 +119,7 @@ impl View {
     /// Ends a reading. Entries that only the index told of, and that a complete reading lacks, leave the view.
     pub fn end_reading(&mut self, complete: bool) {
         let reading = self.reading;
-        self.tombstones.retain(|_, tombstone| reading < tombstone.reading + TOMBSTONE_READINGS);
+        self.is_whole = complete;
         if !complete {
             return;
         }
@@ -142,10 +149,42 @@ impl View {
         self.on_change(key, image, now);
     }
 
-    /// What is due by any threshold. Nothing is due by age before one reading was complete: what the view holds until
+    /// A person wants `date` flushed: what is pending now goes, whatever its age; what comes later waits as ever. A reading
+    /// of the index should have ended just before, so that this is what the table holds.
+    pub fn ask(&mut self, date: &str, now: Duration) {
+        self.asked.entry(date.to_owned()).or_insert(now);
+    }
+
+    /// The dates for which nothing is left of what was asked for. They are told once.
+    ///
+    /// A view that had no room for all that is pending can't say so yet: the next whole reading can.
+    pub fn answered(&mut self) -> Vec<String> {
+        if !self.is_whole {
+            return Vec::new();
+        }
+        let dates = &self.dates;
+        let is_left = |date: &str, asked: Duration| dates.get(date).is_some_and(|view| view.has_before(asked));
+        let answered: Vec<String> =
+            self.asked.iter().filter(|(date, asked)| !is_left(date, **asked)).map(|(date, _)| date.clone()).collect();
+        for date in &answered {
+            self.asked.remove(date);
+        }
+        answered
+    }
+
+    /// Whether somebody waits for a flush that a whole reading of the index must complete.
+    pub fn wants_reading(&self) -> bool {
+        !self.asked.is_empty() && !self.is_whole
+    }
+
+    /// What is due by any threshold, or because a person asked. Nothing is due by age before one reading was complete: what the view holds until
     /// then may be the small rest of a large backlog.
     pub fn due(&self, thresholds: &Thresholds, now: Duration) -> Vec<Flush> {
         let flush = |(date, view): (&String, &DateView)| {
+            if let Some(asked) = self.asked.get(date).filter(|asked| view.has_before(**asked)) {
+                let (files, _) = view.select(thresholds, *asked, true);
+                return Some(Flush { date: date.clone(), reason: FlushReason::Manual, files });
+            }
             let (files, reason) = view.select(thresholds, now, false);
             let oldest = view.oldest_age(thresholds, now);
             let reason = reason.or_else(|| {
@@ -233,10 +272,10 @@ impl DateView {
     /// Oldest first, the entries that are ours to judge. One that only the index tells of may be another process's, who
     /// will flush it sooner than we: it counts once it has been left lying for longer than a reading.
     fn ours<'a>(&'a self, thresholds: &'a Thresholds, now: Duration, all: bool) -> impl Iterator<Item = &'a Entry> {
-        self.order
-            .iter()
-            .filter_map(|(_, file_key)| self.entries.get(file_key))
-            .filter(move |entry| all || entry.by_change || now.saturating_sub(entry.since) >= thresholds.reconcile)
+        self.order.iter().filter_map(|(_, file_key)| self.entries.get(file_key)).filter(move |entry| {
+            let is_asked = all && entry.since <= now;
+            is_asked || (!all && entry.by_change) || now.saturating_sub(entry.since) >= thresholds.reconcile
+        })
     }
 
     /// What fits one manifest, and the threshold that it reached, if any.
@@ -259,6 +298,11 @@ impl DateView {
         }
         let reason = (bytes >= thresholds.max_bytes).then_some(FlushReason::Bytes);
         (files, reason)
+    }
+
+    /// Whether a file was pending at that time already.
+    fn has_before(&self, time: Duration) -> bool {
+        self.order.first().is_some_and(|(since, _)| *since <= time)
     }
 
     /// The greatest age of an entry; the grace of one that only the index tells of doesn't count.
@@ -316,6 +360,7 @@ mod tests {
             created_at: String::new(),
             pending_since: Some(pending_since.to_owned()),
             updated_at: None,
+            claimed_at: None,
             manifest_path: None,
             rows: None,
             rejected_rows: None,
@@ -411,6 +456,44 @@ mod tests {
         view.begin_reading();
         view.end_reading(true);
         assert!(view.is_empty(), "a complete reading that lacks them removes them");
+    }
+
+    #[test]
+    fn a_flush_by_hand_takes_what_was_pending_when_it_was_asked_for_and_nothing_later() {
+        let mut view = View::default();
+        view.begin_reading();
+        view.on_read(file("others", 1, "t0"), SECOND, 5 * SECOND);
+        view.end_reading(true);
+        seen(&mut view, "mine", 1, 5 * SECOND);
+        view.ask("2026-02-01", 6 * SECOND);
+        seen(&mut view, "later", 1, 7 * SECOND);
+        assert!(view.answered().is_empty(), "it is answered before anything was done");
+        let due = view.due(&thresholds(), 8 * SECOND);
+        let keys: Vec<&str> = due[0].files.iter().map(|file| file.file_key.as_str()).collect();
+        assert_eq!((due.len(), due[0].reason, keys), (1, FlushReason::Manual, vec!["others", "mine"]));
+        for file in &due[0].files {
+            view.on_claimed(file, file.pending_since.clone());
+        }
+        assert_eq!(reasons(&view, 8 * SECOND), [], "what came later waits as ever");
+        assert_eq!(view.answered(), ["2026-02-01"]);
+        assert!(view.answered().is_empty(), "an answer is given once");
+    }
+
+    #[test]
+    fn a_flush_by_hand_is_not_answered_by_a_view_that_had_no_room_for_all() {
+        let mut view = View::default();
+        view.begin_reading();
+        view.end_reading(false);
+        view.ask("2026-02-01", SECOND);
+        assert!(view.answered().is_empty() && view.wants_reading());
+        view.begin_reading();
+        view.on_read(file("left", 1, "t0"), 10 * SECOND, 11 * SECOND);
+        view.end_reading(true);
+        assert!(view.answered().is_empty(), "a file that was pending then is left");
+        assert_eq!(reasons(&view, 11 * SECOND), [(FlushReason::Manual, 1)]);
+        let left = file("left", 1, "t0");
+        view.on_claimed(&left, left.pending_since.clone());
+        assert_eq!(view.answered(), ["2026-02-01"]);
     }
 
     proptest! {

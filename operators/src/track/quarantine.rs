@@ -86,10 +86,7 @@ impl Quarantine {
             ("quarantine-reason".to_owned(), ascii(&reason)),
             ("original-uri".to_owned(), ascii(&object.uri())),
         ]);
-        let mut key = format!("{}@{etag}", object.key);
-        if key.len() > OBJECT_KEY_BYTES {
-            key = format!("long-key/{:x}@{etag}", Sha256::digest(object.key.as_bytes()));
-        }
+        let key = copy_key(&object.key, &etag);
         let source = CopySource {
             bucket: object.bucket.clone(),
             key: object.key.clone(),
@@ -114,4 +111,10 @@ fn ascii(text: &str) -> String {
     text.chars()
         .flat_map(|c| if c.is_ascii_graphic() || c == ' ' { vec![c] } else { c.escape_unicode().collect() })
         .collect()
+}
+
+/// The key, in the quarantine bucket, of the copy of an object of this key and etag.
+pub fn copy_key(key: &str, etag: &str) -> String {
+    let copy = format!("{key}@{etag}");
+    if copy.len() > OBJECT_KEY_BYTES { format!("long-key/{:x}@{etag}", Sha256::digest(key.as_bytes())) } else { copy }
 }

@@ -3,19 +3,29 @@
 //! Each command is a module with its arguments and a `run`; [`App`] holds what all need, runs one and turns what it
 //! returns into an exit code. What a command is asked for goes to stdout, all else to stderr.
 
+mod config;
 mod convert;
 mod demo;
+mod flush;
 mod graph;
 mod land;
 mod logging;
+mod metrics;
+mod new;
 mod place;
 mod progress;
+mod redrive;
 mod run;
 mod schema;
+mod shell;
 mod status;
 mod summary;
 mod test;
+mod tap;
+mod top;
+mod trace;
 mod validate;
+mod verify;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -27,6 +37,7 @@ use clap::{Parser, Subcommand};
 use penstock_engine::graph::Registry;
 
 pub use logging::start_logging;
+pub use place::PlaceArguments;
 
 use crate::loader::LoadErrors;
 
@@ -49,10 +60,21 @@ enum Command {
     Land(land::Arguments),
     Convert(convert::Arguments),
     Status(status::Arguments),
+    Flush(flush::Arguments),
+    Redrive(redrive::Arguments),
+    Trace(trace::Arguments),
+    Tap(tap::Arguments),
+    Top(top::Arguments),
+    Verify(verify::Arguments),
     Validate(validate::Arguments),
     Test(test::Arguments),
     Graph(graph::Arguments),
     Schema(schema::Arguments),
+    Config(config::Arguments),
+    New(new::Arguments),
+    Completions(shell::CompletionsArguments),
+    Man(shell::ManArguments),
+    Metrics(metrics::Arguments),
 }
 
 /// How a command ended.
@@ -127,10 +149,21 @@ impl App {
             Command::Land(arguments) => land::run(self, arguments, out),
             Command::Convert(arguments) => convert::run(arguments, out),
             Command::Status(arguments) => status::run(self, arguments, out),
+            Command::Flush(arguments) => flush::run(self, arguments, out),
+            Command::Redrive(arguments) => redrive::run(self, arguments, out),
+            Command::Tap(arguments) => tap::run(self, arguments, out),
+            Command::Top(arguments) => top::run(self, arguments, out),
+            Command::Trace(arguments) => trace::run(self, arguments, out),
+            Command::Verify(arguments) => verify::run(self, arguments, out),
             Command::Validate(arguments) => validate::run(self, arguments, out),
             Command::Test(arguments) => test::run(self, arguments, out),
             Command::Graph(arguments) => graph::run(self, arguments, out),
             Command::Schema(arguments) => schema::run(self, arguments, out),
+            Command::Config(arguments) => config::run(self, arguments, out),
+            Command::New(arguments) => new::run(self, arguments, out),
+            Command::Completions(arguments) => shell::completions(arguments, out),
+            Command::Man(arguments) => shell::man(arguments, out),
+            Command::Metrics(arguments) => metrics::run(arguments, out),
         }
     }
 }

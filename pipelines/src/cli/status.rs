@@ -1,19 +1,29 @@
 //! `penstock status`: how it stands with a pipeline, beside the service that runs it.
 
 use std::{
-    io::Write,
+    io::{IsTerminal, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context;
 use clap::Args;
-use penstock_engine::cloud::local::{Owner, read_owner};
-use serde_json::json;
+use penstock_engine::{
+    cloud::{
+        local::{Owner, read_owner},
+        queue::QueueDepth,
+    },
+    time::format_time,
+    units::parse_duration,
+};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::{App, Exit, place::PlaceArguments};
 use crate::{
     facts::{Facts, TRACKING_TABLE, queue_depths},
     lag,
+    loader::Pipeline,
 };
 
 /// Show files and manifests by date and status, what is oldest, and what waits where.
@@ -24,7 +34,10 @@ pub struct Arguments {
     file: PathBuf,
     #[command(flatten)]
     place: PlaceArguments,
-    /// Print JSON.
+    /// Show it again and again, until Ctrl-C; every two seconds, or as often as said.
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "2s", value_parser = parse_duration)]
+    watch: Option<Duration>,
+    /// Print JSON; with --watch an object a line.
     #[arg(long)]
     json: bool,
 }
@@ -34,23 +47,73 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
     let mut pipeline = arguments.place.load(app, &arguments.file)?;
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
     runtime.block_on(async {
-        let home = arguments.place.look(&mut pipeline).await?;
+        let Some(every) = arguments.watch else {
+            Status::read(&arguments.place, &mut pipeline).await?.write(out, arguments.json)?;
+            return Ok(Exit::Ok);
+        };
+        loop {
+            let status = Status::read(&arguments.place, &mut pipeline).await?;
+            // A screen is drawn anew; a file or a pipe gets one after the other, and JSON one a line.
+            if arguments.json {
+                writeln!(out, "{}", serde_json::to_string(&status)?)?;
+            } else {
+                if std::io::stdout().is_terminal() {
+                    write!(out, "{CLEAR}")?;
+                }
+                writeln!(out, "{}", format_time(chrono::Utc::now()))?;
+                status.write(out, false)?;
+            }
+            out.flush()?;
+            tokio::select! {
+                () = tokio::time::sleep(every) => {}
+                stopped = tokio::signal::ctrl_c() => {
+                    stopped.context("Ctrl-C can't be listened for")?;
+                    return Ok(Exit::Ok);
+                }
+            }
+        }
+    })
+}
+
+/// Clears a screen and goes to its upper left.
+const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
+
+/// How it stands.
+#[derive(Debug, Serialize)]
+struct Status {
+    pipeline: String,
+    owner: Option<Value>,
+    facts: Facts,
+    queues: Map<String, Value>,
+    lag: Vec<lag::ShardLag>,
+}
+
+impl Status {
+    async fn read(place: &PlaceArguments, pipeline: &mut Pipeline) -> anyhow::Result<Self> {
+        let home = place.look(pipeline).await?;
         let cloud = home.cloud();
         let facts = Facts::read(&*cloud.table(TRACKING_TABLE).await?).await?;
-        let queues = queue_depths(&**cloud, pipeline.resources.queues.keys()).await?;
-        let lags = lag::read(&pipeline.graph, &**cloud).await?;
-        let owner = home.local().and_then(|local| read_owner(local.dir())).filter(is_alive).map(|owner| json!({ "pid": owner.pid }));
-        if arguments.json {
-            let depth = |depth: &penstock_engine::cloud::queue::QueueDepth| {
-                json!({ "visible": depth.visible, "in_flight": depth.in_flight, "delayed": depth.delayed })
-            };
-            let queues: serde_json::Map<_, _> = queues.iter().map(|(name, of)| (name.clone(), depth(of))).collect();
-            let status = json!({ "pipeline": pipeline.name, "owner": owner, "facts": facts, "queues": queues,
-                                 "lag": lags });
-            writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?;
-            return Ok(Exit::Ok);
+        let depths = queue_depths(&**cloud, pipeline.resources.queues.keys()).await?;
+        let depth = |depth: QueueDepth| json!({ "visible": depth.visible, "in_flight": depth.in_flight, "delayed": depth.delayed });
+        let owner = home.local().and_then(|local| read_owner(local.dir())).filter(is_alive);
+        Ok(Self {
+            pipeline: pipeline.name.clone(),
+            owner: owner.map(|owner| json!({ "pid": owner.pid })),
+            facts,
+            queues: depths.into_iter().map(|(name, of)| (name, depth(of))).collect(),
+            lag: lag::read(&pipeline.graph, &**cloud).await?,
+        })
+    }
+
+    fn write(&self, out: &mut dyn Write, as_json: bool) -> anyhow::Result<()> {
+        if as_json {
+            writeln!(out, "{}", serde_json::to_string_pretty(self)?)?;
+            return Ok(());
         }
-        for (date, of_date) in &facts.dates {
+        if self.facts.dates.is_empty() {
+            writeln!(out, "No files yet.")?;
+        }
+        for (date, of_date) in &self.facts.dates {
             let list = |counts: &std::collections::BTreeMap<&str, u64>| {
                 counts.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ")
             };
@@ -61,14 +124,14 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
                 writeln!(out, "            oldest pending since {oldest}")?;
             }
         }
-        for (name, depth) in queues.iter().filter(|(_, depth)| depth.total() > 0) {
-            writeln!(
-                out,
-                "queue {name}: {} waiting, {} in work, {} delayed",
-                depth.visible, depth.in_flight, depth.delayed
-            )?;
+        for (name, depth) in &self.queues {
+            let [visible, in_flight, delayed] =
+                ["visible", "in_flight", "delayed"].map(|of| depth[of].as_u64().unwrap_or_default());
+            if visible + in_flight + delayed > 0 {
+                writeln!(out, "queue {name}: {visible} waiting, {in_flight} in work, {delayed} delayed")?;
+            }
         }
-        for lag in &lags {
+        for lag in &self.lag {
             let owner = lag.owner.as_deref().unwrap_or("nobody");
             match &lag.problem {
                 Some(problem) => writeln!(out, "{} {}: {problem}", lag.source, lag.shard)?,
@@ -79,11 +142,11 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
                 )?,
             }
         }
-        for trouble in facts.failed_manifests.iter().chain(&facts.troubled_files) {
+        for trouble in self.facts.failed_manifests.iter().chain(&self.facts.troubled_files) {
             writeln!(out, "{} {}/{}: {}", trouble.state, trouble.date, trouble.key, trouble.reason)?;
         }
-        Ok(Exit::Ok)
-    })
+        Ok(())
+    }
 }
 
 /// Whether the owner's process is there; a killed one leaves its name behind.

@@ -52,12 +52,16 @@ pub struct Pipeline {
     pub shutdown_limit: Duration,
     /// Its operators.
     pub graph: Graph,
+    /// The options of each operator as the file gives them, by id: without defaults.
+    pub declared: BTreeMap<String, serde_json::Value>,
     /// The file.
     pub path: PathBuf,
     /// SHA-256 of the file, in hex.
     pub digest: String,
     /// Its tests.
     pub tests: Vec<TestSpec>,
+    /// What the file itself says, with its variables put in and without defaults.
+    pub given: serde_json::Value,
     /// What somebody should look at.
     pub warnings: Vec<Report>,
 }
@@ -162,7 +166,8 @@ pub fn load_text(path: &FilePath, text: &str, env: Env<'_>, registry: &Registry)
     }
     let Document { pipeline: name, env, account, resources, services, shutdown_limit, tests, .. } = document;
     let naming = Naming { pipeline: name.clone(), env: env.clone(), account: account.clone() };
-    let path = path.to_owned();
+    let (path, given) = (path.to_owned(), tree.to_value());
+    let declared = operators.into_iter().map(|operator| (operator.id, operator.options)).collect();
     Ok(Pipeline {
         name,
         env,
@@ -172,9 +177,11 @@ pub fn load_text(path: &FilePath, text: &str, env: Env<'_>, registry: &Registry)
         services,
         shutdown_limit,
         graph,
+        declared,
         path,
         digest,
         tests,
+        given,
         warnings,
     })
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row};
+use tokio::sync::watch;
 
 use super::{
     Store,
@@ -83,6 +84,10 @@ impl ChangeStream for LocalStream {
         }
         let def = Arc::clone(&self.def);
         self.store.db.read(operation, move |connection| records(connection, &def, token, limit, now_ms)).await
+    }
+
+    fn news(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.store.signals.changed.subscribe())
     }
 }
 
