@@ -54,6 +54,7 @@ impl Service {
         registry: Arc<Registry>,
     ) -> anyhow::Result<Self> {
         let graph = chosen(pipeline, service)?;
+        home.require(&graph, &registry).await?;
         let stop = CancellationToken::new();
         let context = Context {
             id: String::new(),

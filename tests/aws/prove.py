@@ -1,0 +1,429 @@
+#!/usr/bin/env python3
+"""Proves the program on an AWS-compatible server: deploys the templates, runs an engine and two workers, lands objects of
+all kinds, and judges by what is in the tables, the buckets, the queues and the Parquet.
+
+    tests/aws/prove.py PENSTOCK [--objects 500]
+
+PENSTOCK is the program. Python needs .ci/requirements-aws.txt.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import duckdb
+
+import stack
+from recorder import Recorder
+from server import Server, client, credentials
+from workload import DATES, PREFIX, Workload
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PIPELINE, ENV = "ndjson-parquet", "ci"
+# The date of the manifest that is made to fail.
+DOOMED = "2026-01-15"
+
+# Actions that a role needs only in a case that this run can't make, and why.
+UNSEEN = {
+    "s3:AbortMultipartUpload": "an attempt that failed drops its uploads; copies above 5 GB too",
+    "dynamodb:GetShardIterator": "",
+}
+UNSEEN_ENGINE = {
+    "s3:AbortMultipartUpload": "a copy of more than 5 GB that fails half-way",
+}
+UNSEEN_WORKER = {
+    "s3:AbortMultipartUpload": "an attempt that fails after it has staged parts",
+}
+
+
+def say(text):
+    print(f"-- {text}", flush=True)
+
+
+def must(truth, text):
+    if not truth:
+        raise SystemExit(f"FAILED: {text}")
+
+
+class Program:
+    """A process of the program, with its log."""
+
+    def __init__(self, binary, file, service, url, folder, name, variables):
+        self.name, self.log = name, open(folder / f"{name}.log", "w+")
+        env = {**os.environ, **credentials(), "PENSTOCK_LOG": "info", **variables}
+        env.pop("PENSTOCK_LOCAL", None)
+        arguments = [binary, "run", file, "--env", ENV, "--endpoint-url", url, "--service", service]
+        self.process = subprocess.Popen(arguments, env=env, stdout=self.log, stderr=self.log)
+
+    def is_up(self):
+        self.log.seek(0)
+        return "Service started." in self.log.read()
+
+    def stop(self, limit=40):
+        """SIGTERM; the process must end by itself within ECS's stopTimeout."""
+        self.process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        try:
+            code = self.process.wait(limit)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise SystemExit(f"FAILED: {self.name} didn't end within {limit} s of SIGTERM")
+        must(code == 0, f"{self.name} ended with {code} after SIGTERM")
+        return time.monotonic() - began
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def tail(self):
+        self.log.seek(0)
+        return "".join(self.log.readlines()[-30:])
+
+
+class Proof:
+    def __init__(self, binary, objects, folder):
+        self.binary, self.folder = binary, folder
+        self.server = Server(open(folder / "server.log", "w"))
+        self.programs, self.recorders = [], {}
+        self.work = Workload(objects)
+        # Small manifests and quick looks: a person would wait for minutes.
+        self.variables = {
+            "PENSTOCK_MAX_FILES": "40",
+            "PENSTOCK_MAX_AGE": "5s",
+            "PENSTOCK_MAX_ATTEMPTS": "2",
+            "PENSTOCK_RETRY_WAIT": "1s",
+            "PENSTOCK_LOOK_EVERY": "2s",
+            "PENSTOCK_SWEEP_EVERY": "5s",
+            "PENSTOCK_SWEEP_GRACE": "20s",
+        }
+        text = (ROOT / "pipelines" / "ndjson-parquet.yaml").read_text()
+        self.file = folder / "pipeline.yaml"
+        self.file.write_text(text.replace("min_bytes: 0B", "min_bytes: 10B"))
+
+    def client(self, service):
+        return client(service, self.server.url)
+
+    def deploy(self):
+        self.outputs = stack.deploy(self.server.url, PIPELINE, ENV)
+        self.s3, self.sqs = self.client("s3"), self.client("sqs")
+        self.bucket = {name: self.outputs[f"{name.title()}BucketName"] for name in ("input", "manifest", "output", "quarantine")}
+        sns, events = self.client("sns"), self.client("events")
+        # Subscribers from outside: one of ManifestReady, one of alerts.
+        self.spy = self.queue("spy")
+        events.put_rule(Name="spy", EventBusName=self.outputs["BusName"], EventPattern='{"detail-type":["ManifestReady"]}')
+        events.put_targets(Rule="spy", EventBusName=self.outputs["BusName"], Targets=[{"Id": "q", "Arn": self.arn(self.spy)}])
+        self.alerts = self.queue("alerts-spy")
+        sns.subscribe(TopicArn=self.outputs["AlertsTopicArn"], Protocol="sqs", Endpoint=self.arn(self.alerts))
+
+    def queue(self, name):
+        return self.sqs.create_queue(QueueName=name)["QueueUrl"]
+
+    def arn(self, url):
+        return self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+
+    def receive_all(self, url):
+        bodies = []
+        while messages := self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                bodies.append(json.loads(message["Body"]))
+                self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return bodies
+
+    def start(self, service, name):
+        if service not in self.recorders:
+            self.recorders[service] = Recorder(self.server.url)
+        url = self.recorders[service].url
+        program = Program(self.binary, self.file, service, url, self.folder, name, self.variables)
+        self.programs.append(program)
+        deadline = time.monotonic() + 60
+        while not program.is_up():
+            must(program.process.poll() is None, f"{name} ended while it started:\n{program.tail()}")
+            must(time.monotonic() < deadline, f"{name} didn't start:\n{program.tail()}")
+            time.sleep(0.1)
+        return program
+
+    def put(self, version):
+        self.s3.put_object(Bucket=self.bucket["input"], Key=version.key, Body=version.body)
+
+    def items(self):
+        table, items, start = self.client("dynamodb"), [], {}
+        while True:
+            page = table.scan(TableName=self.outputs["TableName"], ConsistentRead=True, **start)
+            items += [{name: next(iter(value.values())) for name, value in item.items()} for item in page["Items"]]
+            if "LastEvaluatedKey" not in page:
+                break
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+        manifests = [item for item in items if item["file_key"].startswith("MANIFEST#")]
+        files = [item for item in items if item.get("file_path", "").startswith("s3://") and item not in manifests]
+        return files, manifests
+
+    def wait(self, what, check, seconds=180):
+        deadline = time.monotonic() + seconds
+        while True:
+            found = check()
+            if found:
+                return found
+            for program in self.programs:
+                code = program.process.poll()
+                must(code is None or program.expected_dead, f"{program.name} ended with {code}:\n{program.tail()}")
+            must(time.monotonic() < deadline, f"not within {seconds} s: {what}\n" + self.state())
+            time.sleep(0.5)
+
+    def state(self):
+        files, manifests = self.items()
+        count = lambda items: dict(collections.Counter(item["status"].split("#")[0] for item in items))
+        tails = "".join(f"== {program.name}\n{program.tail()}" for program in self.programs)
+        return f"files {count(files)}, manifests {count(manifests)}\n{tails}"
+
+    # ---- The story.
+
+    def doom(self):
+        """A manifest whose JSON is gone before any worker has seen it: it can't be converted."""
+        for number in range(3):
+            self.s3.put_object(
+                Bucket=self.bucket["input"], Key=f"{PREFIX}{DOOMED}/doomed-{number}.ndjson", Body=b'{"id":"doomed"}\n'
+            )
+        of_date = lambda: [m for m in self.items()[1] if m["date_prefix"] == DOOMED and m["status"] == "pending"]
+        for manifest in self.wait("the doomed manifest", of_date):
+            bucket, _, key = manifest["manifest_path"].removeprefix("s3://").partition("/")
+            self.s3.delete_object(Bucket=bucket, Key=key)
+
+    def land(self):
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            list(pool.map(self.put, self.work.versions))
+        good = [version for version in self.work.versions if version.fate == "completed"]
+        # The same content again: a newer notification of the same etag.
+        for version in good[::29]:
+            self.put(version)
+        # Notifications that come twice, and that say no sequencer.
+        for version in good[::31]:
+            record = {
+                "eventVersion": "2.1",
+                "eventSource": "aws:s3",
+                "eventName": "ObjectCreated:Put",
+                "eventTime": "2026-02-01T00:00:00.000Z",
+                "s3": {
+                    "bucket": {"name": self.bucket["input"]},
+                    "object": {
+                        "key": __import__("urllib.parse").parse.quote_plus(version.key, safe="/"),
+                        "size": len(version.body),
+                        "eTag": version.etag,
+                    },
+                },
+            }
+            body = json.dumps({"Records": [record]})
+            for _ in range(2):
+                self.sqs.send_message(QueueUrl=self.outputs["FileEventsUrl"], MessageBody=body)
+        # Corrected contents, of which some come before their file is claimed and some after.
+        for version in good[::41]:
+            corrected = self.work.corrected(version)
+            self.work.versions.append(corrected)
+            self.put(corrected)
+
+    def is_settled(self):
+        files, manifests = self.items()
+        states = {item["status"].split("#")[0] for item in files}
+        landed = {version.key for version in self.work.versions}
+        prefix = f"s3://{self.bucket['input']}/"
+        known = {item["file_path"].removeprefix(prefix) for item in files}
+        latest = {version.key: version.etag for version in self.work.versions}
+        etags = {(item["file_path"].removeprefix(prefix), item["etag"]) for item in files}
+        done = all(m["status"] in ("completed", "failed", "abandoned") for m in manifests)
+        settled = all("settled_at" in m or m["status"] == "abandoned" for m in manifests)
+        return landed <= known and set(latest.items()) <= etags and done and settled and not states & {"pending", "manifested"}
+
+    def check(self):
+        files, manifests = self.items()
+        versions = {(version.key, version.etag): version for version in self.work.versions}
+        prefix, expected, rejects = f"s3://{self.bucket['input']}/", collections.Counter(), 0
+        for item in files:
+            if item["date_prefix"] == DOOMED:
+                must(item["status"].startswith("failed#"), f"a file of the doomed manifest is {item['status']}")
+                continue
+            version = versions.pop((item["file_path"].removeprefix(prefix), item["etag"]), None)
+            must(version is not None, f"I1: an item that no object explains, or a second one: {item}")
+            state = item["status"].split("#")[0]
+            must(state == version.fate, f"{version.key}: {state} instead of {version.fate}: {item.get('error_message')}")
+            if state == "completed":
+                must(int(item["rows"]) == len(version.ids), f"{version.key}: {item['rows']} rows of {len(version.ids)}")
+                must(int(item["rejected_rows"]) == version.rejects, f"{version.key}: {item['rejected_rows']} rejects")
+                expected.update(version.ids)
+                rejects += version.rejects
+            else:
+                must(item.get("error_message"), f"{version.key} is {state} without a reason")
+        latest = {version.key: version.etag for version in self.work.versions}
+        for key, etag in versions:
+            must(latest[key] != etag, f"I1: {key} has landed and has no item")
+        self.check_rows(expected)
+        self.check_rejects(rejects)
+        self.check_manifests(files, manifests)
+        self.check_quarantine()
+        say(f"{len(files)} files, {len(manifests)} manifests, {sum(expected.values())} rows, {rejects} rejects: all accounted for")
+
+    def download(self, bucket, prefix=""):
+        bodies, pages = {}, self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket[bucket], Prefix=prefix)
+        for page in pages:
+            for entry in page.get("Contents", []):
+                bodies[entry["Key"]] = self.s3.get_object(Bucket=self.bucket[bucket], Key=entry["Key"])["Body"].read()
+        return bodies
+
+    def check_rows(self, expected):
+        folder = self.folder / "parquet"
+        folder.mkdir(exist_ok=True)
+        for number, body in enumerate(self.download("output").values()):
+            (folder / f"{number}.parquet").write_bytes(body)
+        rows = duckdb.sql(f"SELECT * FROM read_parquet('{folder}/*.parquet', union_by_name=true)")
+        must(set(map(str, rows.types)) == {"VARCHAR"}, f"a column is no text: {rows.types}")
+        found = collections.Counter(of for (of,) in rows.project("id").fetchall())
+        must(found == expected, f"I1: rows too few {list((expected - found))[:5]}, too many {list((found - expected))[:5]}")
+
+    def check_rejects(self, rejects):
+        lines = b"".join(self.download("quarantine", "rejects/").values()).splitlines()
+        told = [json.loads(line) for line in lines]
+        completed = [of for of in told if "broken" in json.dumps(of)]
+        must(len(completed) == rejects, f"I1: {len(completed)} rejected lines are kept, and {rejects} were made")
+
+    def check_manifests(self, files, manifests):
+        member = collections.defaultdict(set)
+        for item in files:
+            if "manifest_path" in item:
+                member[item["manifest_path"]].add(item["file_path"])
+        listed = collections.Counter()
+        for manifest in manifests:
+            if manifest["status"] == "abandoned" or manifest["date_prefix"] == DOOMED:
+                continue
+            bucket, _, key = manifest["manifest_path"].removeprefix("s3://").partition("/")
+            must(re.fullmatch(r"manifests/[\d-]{10}/batch-\d{4}-\d{8}-\d{6}-[0-9a-f]{6}\.json", key), f"name {key}")
+            body = json.loads(self.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+            uris = [uri for location in body["fileLocations"] for uri in location["URIPrefixes"]]
+            must(uris == [file["uri"] for file in body["files"]], f"{key}: two lists that differ")
+            listed.update((file["uri"], file["etag"].strip('"')) for file in body["files"])
+            must(set(uris) == member[manifest["manifest_path"]], f"I2: {key} lists what wasn't claimed for it")
+            must(int(manifest["file_count"]) == len(uris), f"{key}: file_count")
+        must(max(listed.values()) == 1, f"I2: in two manifests: {[of for of, n in listed.items() if n > 1][:3]}")
+        ready = self.receive_all(self.spy)
+        announced = {event["detail"]["manifest_path"] for event in ready}
+        live = {manifest["manifest_path"] for manifest in manifests if manifest["status"] != "abandoned"}
+        must(live <= announced, f"never announced to others: {live - announced}")
+        old_fields = {"manifest_path", "date_prefix", "file_count", "file_key", "timestamp"}
+        must(all(old_fields <= set(event["detail"]) for event in ready), "an event lacks an old field")
+
+    def check_quarantine(self):
+        wanted = [version for version in self.work.versions if version.fate == "quarantined"]
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket["quarantine"])
+        keys = {entry["Key"] for page in pages for entry in page.get("Contents", [])}
+        for version in wanted:
+            copy = f"{version.key}@{version.etag}"
+            must(copy in keys, f"{version.key} is not in quarantine")
+            head = self.s3.head_object(Bucket=self.bucket["quarantine"], Key=copy)
+            reason = " ".join(head["Metadata"].values())
+            must("suffix" in reason or "size" in reason, f"{copy} has no reason: {head['Metadata']}")
+
+    def check_alert(self):
+        def alerts():
+            self.alerted = getattr(self, "alerted", []) + self.receive_all(self.alerts)
+            return any("ManifestFailed" in json.dumps(alert) for alert in self.alerted)
+
+        self.wait("an alert of the failed manifest", alerts, 60)
+        text = next(json.dumps(alert) for alert in self.alerted if "ManifestFailed" in json.dumps(alert))
+        must(DOOMED in text and "manifest" in text, f"the alert doesn't say what failed: {text[:300]}")
+
+    def check_alarm(self):
+        """A notification that nobody can read becomes a dead letter; the alarm of dead letters tells the topic."""
+        self.sqs.send_message(QueueUrl=self.outputs["FileEventsUrl"], MessageBody="no notification at all")
+        depth = lambda: int(
+            self.sqs.get_queue_attributes(
+                QueueUrl=self.outputs["DlqUrl"], AttributeNames=["ApproximateNumberOfMessages"]
+            )["Attributes"]["ApproximateNumberOfMessages"]
+        )
+        messages = self.wait("the dead letter", depth, 120)
+        watch, name = self.client("cloudwatch"), f"{PIPELINE}-{ENV}-dead-letters"
+
+        def is_in_alarm():
+            # The server doesn't publish SQS's own metrics: we do, with what SQS says.
+            watch.put_metric_data(
+                Namespace="AWS/SQS",
+                MetricData=[{
+                    "MetricName": "ApproximateNumberOfMessagesVisible",
+                    "Dimensions": [{"Name": "QueueName", "Value": f"{PIPELINE}-dlq-{ENV}"}],
+                    "Value": messages,
+                }],
+            )
+            return watch.describe_alarms(AlarmNames=[name])["MetricAlarms"][0]["StateValue"] == "ALARM"
+
+        self.wait("the alarm of dead letters", is_in_alarm, 90)
+        told = lambda: any(name in json.dumps(alert) for alert in self.receive_all(self.alerts))
+        self.wait("the alarm at the topic", told, 30)
+
+    def check_roles(self):
+        for service, unseen in (("engine", UNSEEN_ENGINE), ("worker", UNSEEN_WORKER)):
+            role = stack.allowed(self.server.url, self.outputs[f"{service.title()}RoleArn"])
+            recorded = self.recorders[service].used
+            lacking, unused, stale = stack.compare(recorded, role, unseen)
+            must(not lacking, f"the {service}'s role lacks: {lacking[:10]}")
+            must(not unused, f"the {service}'s role has what it never used: {unused}")
+            must(not stale, f"these were seen after all, take them from the list: {stale}")
+            say(f"{service}: {len({action for action, _ in recorded})} actions called, {len(role)} allowed: none missing, none unused")
+
+    def close(self):
+        for program in self.programs:
+            program.kill()
+        self.server.stop()
+
+
+Program.expected_dead = False
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("penstock")
+    parser.add_argument("--objects", type=int, default=500)
+    parser.add_argument("--keep", help="leave the logs in this folder")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="penstock-aws.") as folder:
+        folder = pathlib.Path(arguments.keep or folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        proof = Proof(os.path.abspath(arguments.penstock), arguments.objects, folder)
+        try:
+            run(proof)
+        except SystemExit:
+            print(proof.state() if hasattr(proof, "outputs") else "", file=sys.stderr)
+            raise
+        finally:
+            proof.close()
+        say(f"proven in {time.monotonic() - began:.0f} s")
+
+
+def run(proof):
+    proof.deploy()
+    say("templates deployed; starting the engine, and a manifest that must fail")
+    proof.start("engine", "engine-1")
+    proof.doom()
+    for name in ("worker-1", "worker-2"):
+        proof.start("worker", name)
+    say(f"landing {len(proof.work.versions)} objects")
+    proof.land()
+    proof.wait("everything settled", proof.is_settled, 300)
+    proof.check()
+    proof.check_alert()
+    say("the failed manifest was told to a subscriber of the topic")
+    proof.check_alarm()
+    say("the alarm of dead letters went off, and told the topic")
+    for program in proof.programs:
+        say(f"{program.name} ended {program.stop():.1f} s after SIGTERM")
+    proof.check_roles()
+
+
+if __name__ == "__main__":
+    main()
