@@ -1,4 +1,4 @@
-//! `settle`: when a manifest is done, its files follow it: by its own list, never by scanning a day.
+//! `settle`: when a manifest is done, its files follow it: by its own list. Only if somebody deleted that is a day read.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use object_store::{ObjectStoreExt, path::Path};
 use penstock_engine::{
     cloud::{
         Bucket, CloudError, Table,
-        table::{Carried, Condition, Key, Write, carry_out},
+        table::{Carried, Condition, Key, Query, Write, carry_out},
     },
     graph::{Build, Built, Role, Use, UseMode},
     operator::{Context, Kind, Operator, OperatorError, Outputs, Record},
@@ -22,7 +22,7 @@ use crate::{
     fold::{default_manifests_prefix, protocol::read_manifest_json},
     model::{
         AttemptReport, FileResult, FileState, MANIFEST_KEY_PREFIX, ManifestItem, ManifestState, attribute, read_item,
-        shard_of,
+        shard_of, text,
     },
     record::{entered, read_change},
     track::default_ttl_days,
@@ -146,11 +146,10 @@ impl Settler {
             return Ok((Some(report.token), report.files));
         }
         let json = read_manifest_json(&self.manifests, &self.manifests_prefix, &manifest.date_prefix, manifest.id());
-        let Some((json, _)) = json.await? else {
-            return Err(OperatorError::transient(format!(
-                "the JSON object of failed manifest {} is gone: its files can't be told",
-                manifest.id()
-            )));
+        let members = match json.await? {
+            Some((json, _)) => json.files.into_iter().map(|file| file.file_key).collect(),
+            // Somebody deleted it, which may be why the manifest failed: who was claimed for it is in the table.
+            None => self.claimed(manifest).await?,
         };
         let message = manifest.error_message.clone().unwrap_or_else(|| "the manifest failed".to_owned());
         let failed = |file_key: String| FileResult {
@@ -160,7 +159,29 @@ impl Settler {
             failure: Some("manifest_failed".to_owned()),
             message: Some(message.clone()),
         };
-        Ok((manifest.token.clone(), json.files.into_iter().map(|file| failed(file.file_key)).collect()))
+        Ok((manifest.token.clone(), members.into_iter().map(failed).collect()))
+    }
+
+    /// The files that are claimed for a manifest, by a consistent reading of its whole date.
+    async fn claimed(&self, manifest: &ManifestItem) -> Result<Vec<String>, OperatorError> {
+        tracing::warn!(
+            manifest = manifest.id(),
+            "The JSON object of a failed manifest is gone; reading its date instead."
+        );
+        metrics::counter!("penstock_settled_without_json_total").increment(1);
+        let (mut query, mut claimed) = (Query::partition(&manifest.date_prefix).strong(), Vec::new());
+        loop {
+            let page = self.table.query(&query).await?;
+            let mine = page.items.iter().filter(|item| {
+                text(item, attribute::MANIFEST_PATH) == Some(&manifest.manifest_path)
+                    && text(item, attribute::STATUS).and_then(FileState::parse) == Some(FileState::Manifested)
+            });
+            claimed.extend(mine.filter_map(|item| text(item, attribute::FILE_KEY).map(str::to_owned)));
+            match page.next {
+                Some(next) => query.start = Some(next),
+                None => return Ok(claimed),
+            }
+        }
     }
 
     async fn settle_file(

@@ -2,9 +2,11 @@
 //!
 //! - [`loader`]: from a file to a checked plan, or to all that is wrong with it; the JSON Schema for editors.
 //! - [`home`]: where a pipeline lives; [`service`]: a pipeline that runs; [`landing`]: getting files into it; [`facts`], [`lag`]: how it stands.
+//! - [`adopt`]: taking over the previous system's table.
 //! - [`sample`]: files to try it with, right and wrong.
 //! - [`cli`]: the commands of `penstock`.
 
+pub mod adopt;
 pub mod cli;
 pub mod facts;
 pub mod home;

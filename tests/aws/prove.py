@@ -2,27 +2,34 @@
 """Proves the program on an AWS-compatible server: deploys the templates, runs an engine and two workers, lands objects of
 all kinds, and judges by what is in the tables, the buckets, the queues and the Parquet.
 
-    tests/aws/prove.py PENSTOCK [--objects 500]
+    tests/aws/prove.py PENSTOCK [plain|faults|loss|kills …] [--objects 500]
 
-PENSTOCK is the program. Python needs .ci/requirements-aws.txt.
+`plain` is the whole way and the roles; `faults` is the same through a proxy that throttles, cuts, loses answers and fails
+(faults.py); `loss` purges the queues, drops the events and renews the stream in the middle; `kills` ends and pauses
+processes while they work. Each ends with the same account of every line. PENSTOCK is the program. Python needs
+.ci/requirements-aws.txt.
 """
 
 import argparse
 import collections
 import concurrent.futures
+import hashlib
 import json
 import os
 import pathlib
+import random
 import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 
 import duckdb
 
 import stack
+from faults import Faults, outage, rules
 from recorder import Recorder
 from server import Server, client, credentials
 from workload import DATES, PREFIX, Workload
@@ -33,15 +40,14 @@ PIPELINE, ENV = "ndjson-parquet", "ci"
 DOOMED = "2026-01-15"
 
 # Actions that a role needs only in a case that this run can't make, and why.
-UNSEEN = {
-    "s3:AbortMultipartUpload": "an attempt that failed drops its uploads; copies above 5 GB too",
-    "dynamodb:GetShardIterator": "",
-}
 UNSEEN_ENGINE = {
     "s3:AbortMultipartUpload": "a copy of more than 5 GB that fails half-way",
+    "s3:GetObjectVersion": "the server ignores a range of a version, so the bucket has no versions there",
+    "sqs:SendMessage": "a change that can't be handled becomes a dead letter",
 }
 UNSEEN_WORKER = {
     "s3:AbortMultipartUpload": "an attempt that fails after it has staged parts",
+    "s3:GetObjectVersion": "as for the engine",
 }
 
 
@@ -58,7 +64,8 @@ class Program:
     """A process of the program, with its log."""
 
     def __init__(self, binary, file, service, url, folder, name, variables):
-        self.name, self.log = name, open(folder / f"{name}.log", "w+")
+        self.name, self.service, self.expected_dead = name, service, False
+        self.log = open(folder / f"{name}.log", "w+")
         env = {**os.environ, **credentials(), "PENSTOCK_LOG": "info", **variables}
         env.pop("PENSTOCK_LOCAL", None)
         arguments = [binary, "run", file, "--env", ENV, "--endpoint-url", url, "--service", service]
@@ -91,11 +98,11 @@ class Program:
 
 
 class Proof:
-    def __init__(self, binary, objects, folder):
-        self.binary, self.folder = binary, folder
+    def __init__(self, binary, objects, folder, lines=40):
+        self.binary, self.folder, self.faults = binary, folder, None
         self.server = Server(open(folder / "server.log", "w"))
         self.programs, self.recorders = [], {}
-        self.work = Workload(objects)
+        self.work = Workload(objects, lines)
         # Small manifests and quick looks: a person would wait for minutes.
         self.variables = {
             "PENSTOCK_MAX_FILES": "40",
@@ -140,9 +147,12 @@ class Proof:
         return bodies
 
     def start(self, service, name):
-        if service not in self.recorders:
-            self.recorders[service] = Recorder(self.server.url)
-        url = self.recorders[service].url
+        if self.faults:
+            url = self.faults.url
+        else:
+            if service not in self.recorders:
+                self.recorders[service] = Recorder(self.server.url)
+            url = self.recorders[service].url
         program = Program(self.binary, self.file, service, url, self.folder, name, self.variables)
         self.programs.append(program)
         deadline = time.monotonic() + 60
@@ -183,7 +193,8 @@ class Proof:
         files, manifests = self.items()
         count = lambda items: dict(collections.Counter(item["status"].split("#")[0] for item in items))
         tails = "".join(f"== {program.name}\n{program.tail()}" for program in self.programs)
-        return f"files {count(files)}, manifests {count(manifests)}\n{tails}"
+        todo = {what: (len(which), which[:3]) for what, which in self.unsettled().items() if which}
+        return f"files {count(files)}, manifests {count(manifests)}, still to come: {todo}\n{tails}"
 
     # ---- The story.
 
@@ -215,7 +226,7 @@ class Proof:
                 "s3": {
                     "bucket": {"name": self.bucket["input"]},
                     "object": {
-                        "key": __import__("urllib.parse").parse.quote_plus(version.key, safe="/"),
+                        "key": urllib.parse.quote_plus(version.key, safe="/"),
                         "size": len(version.body),
                         "eTag": version.etag,
                     },
@@ -230,17 +241,21 @@ class Proof:
             self.work.versions.append(corrected)
             self.put(corrected)
 
-    def is_settled(self):
+    def unsettled(self):
+        """What is still to come, in words; empty once nothing is."""
         files, manifests = self.items()
-        states = {item["status"].split("#")[0] for item in files}
-        landed = {version.key for version in self.work.versions}
         prefix = f"s3://{self.bucket['input']}/"
-        known = {item["file_path"].removeprefix(prefix) for item in files}
-        latest = {version.key: version.etag for version in self.work.versions}
         etags = {(item["file_path"].removeprefix(prefix), item["etag"]) for item in files}
-        done = all(m["status"] in ("completed", "failed", "abandoned") for m in manifests)
-        settled = all("settled_at" in m or m["status"] == "abandoned" for m in manifests)
-        return landed <= known and set(latest.items()) <= etags and done and settled and not states & {"pending", "manifested"}
+        latest = {version.key: version.etag for version in self.work.versions}
+        return {
+            "landed, and not in the table": sorted(set(latest.items()) - etags),
+            "files": [item["file_key"] for item in files if item["status"].split("#")[0] in ("pending", "manifested")],
+            "manifests": [m["file_key"] for m in manifests if m["status"] not in ("completed", "failed", "abandoned")],
+            "not settled": [m["file_key"] for m in manifests if "settled_at" not in m and m["status"] != "abandoned"],
+        }
+
+    def is_settled(self):
+        return not any(self.unsettled().values())
 
     def check(self):
         files, manifests = self.items()
@@ -378,35 +393,12 @@ class Proof:
     def close(self):
         for program in self.programs:
             program.kill()
+        if self.faults:
+            self.faults.stop()
         self.server.stop()
 
 
-Program.expected_dead = False
-
-
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("penstock")
-    parser.add_argument("--objects", type=int, default=500)
-    parser.add_argument("--keep", help="leave the logs in this folder")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="penstock-aws.") as folder:
-        folder = pathlib.Path(arguments.keep or folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
-        proof = Proof(os.path.abspath(arguments.penstock), arguments.objects, folder)
-        try:
-            run(proof)
-        except SystemExit:
-            print(proof.state() if hasattr(proof, "outputs") else "", file=sys.stderr)
-            raise
-        finally:
-            proof.close()
-        say(f"proven in {time.monotonic() - began:.0f} s")
-
-
-def run(proof):
-    proof.deploy()
+def plain(proof):
     say("templates deployed; starting the engine, and a manifest that must fail")
     proof.start("engine", "engine-1")
     proof.doom()
@@ -423,6 +415,213 @@ def run(proof):
     for program in proof.programs:
         say(f"{program.name} ended {program.stop():.1f} s after SIGTERM")
     proof.check_roles()
+
+
+def faults(proof):
+    proof.faults = Faults(proof.server.url, open(proof.folder / "faults.log", "w"))
+    # What a throttled or lost request leaves to its lease takes longer.
+    proof.variables["PENSTOCK_MAX_ATTEMPTS"] = "5"
+    for service, name in (("engine", "engine-1"), ("worker", "worker-1"), ("worker", "worker-2")):
+        proof.start(service, name)
+    proof.faults.add(rules() + outage(40))
+    say(f"landing {len(proof.work.versions)} objects through {len(proof.faults.names)} faults")
+    proof.land()
+    proof.wait("everything settled", proof.is_settled, 400)
+    fired = proof.faults.fired()
+    proof.check()
+    never = [name for name, count in fired.items() if not count]
+    must(not never, f"these faults never happened, so nothing was shown of them: {never}")
+    say(f"{sum(fired.values())} faults of {len(fired)} kinds: {fired}")
+    for program in proof.programs:
+        program.stop()
+
+
+def loss(proof):
+    for service, name in (("engine", "engine-1"), ("worker", "worker-1")):
+        proof.start(service, name)
+    events, table = proof.client("events"), proof.client("dynamodb")
+    rule = {"Name": f"{PIPELINE}-manifest-ready-{ENV}", "EventBusName": proof.outputs["BusName"]}
+    say(f"landing {len(proof.work.versions)} objects; no event reaches the workers")
+    events.disable_rule(**rule)
+    proof.land()
+    for url in ("FileEventsUrl", "ManifestReadyUrl"):
+        proof.sqs.purge_queue(QueueUrl=proof.outputs[url])
+    say("both queues purged; renewing the stream")
+    stream = {"TableName": proof.outputs["TableName"]}
+    table.update_table(StreamSpecification={"StreamEnabled": False}, **stream)
+    time.sleep(1)
+    table.update_table(StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}, **stream)
+    proof.wait("everything settled without queues, events and the old stream", proof.is_settled, 400)
+    proof.check()
+    for program in proof.programs:
+        program.stop()
+
+
+def kills(proof):
+    services = ["engine", "engine", "worker", "worker", "worker"]
+    for number, service in enumerate(services):
+        proof.start(service, f"{service}-{number}")
+    say(f"landing {len(proof.work.versions)} objects")
+    proof.land()
+    rolls, number, done = random.Random(2026), len(services), collections.Counter()
+    deadline, paused = time.monotonic() + 75, {}
+    while time.monotonic() < deadline:
+        time.sleep(rolls.uniform(0.3, 2.0))
+        for program, until in list(paused.items()):
+            if time.monotonic() > until:
+                program.process.send_signal(signal.SIGCONT)
+                del paused[program]
+        alive = [program for program in proof.programs if program.process.poll() is None and program not in paused]
+        if len(alive) < 3:
+            continue
+        program, how = rolls.choice(alive), rolls.choice(("kill", "kill", "stop", "pause"))
+        done[f"{how} {program.service}"] += 1
+        if how == "pause":
+            # Longer than its leases live: somebody else has what it holds when it wakes up.
+            program.process.send_signal(signal.SIGSTOP)
+            paused[program] = time.monotonic() + 15
+            continue
+        if how == "kill":
+            program.kill()
+        else:
+            must(program.stop() < 40, f"{program.name} took too long")
+        program.expected_dead = True
+        proof.start(program.service, f"{program.service}-{number}")
+        number += 1
+    for program in paused:
+        program.process.send_signal(signal.SIGCONT)
+    quiet = time.monotonic()
+    proof.wait("everything settled", proof.is_settled, 300)
+    say(f"{dict(done)}; settled {time.monotonic() - quiet:.0f} s after the last")
+    proof.check()
+
+
+def adopt(proof):
+    """The table as the previous system leaves it: keys, statuses and manifests as its code writes them."""
+    table, date = proof.client("dynamodb"), "2026-01-10"
+    old_input, ours = "ndjson-input-sqs-000000000000-prod", proof.bucket["input"]
+    lines, wanted, gone = {}, {}, "2026-01-10-gone.ndjson"
+
+    def key_of(name):
+        return f"pipeline/input/{name}"
+
+    def file(name, status, manifest=None, has_object=True, **more):
+        shard = int(hashlib.md5(name.encode()).hexdigest(), 16) % 10
+        item = {
+            "date_prefix": date,
+            "file_key": name,
+            "file_path": f"s3://{old_input}/{key_of(name)}",
+            "status": status.replace("N", str(shard)),
+            "shard_id": shard,
+            "file_size_mb": "3.5",
+            "created_at": "2026-01-10T10:00:00+00:00",
+            "ttl": 1999999999,
+            **({"manifest_path": manifest} if manifest else {}),
+            **more,
+        }
+        typed = {k: {"N": str(v)} if k in ("shard_id", "ttl", "file_size_mb") else {"S": v} for k, v in item.items()}
+        table.put_item(TableName=proof.outputs["TableName"], Item=typed)
+        lines[name] = f"old-{name}"
+        if has_object:
+            body = json.dumps({"id": lines[name]}).encode() + b"\n"
+            proof.s3.put_object(Bucket=ours, Key=key_of(name), Body=body)
+
+    def manifest(number, status, names=None, **more):
+        name = f"batch-{number:04}-20260110-100000.json"
+        path = f"s3://ndjson-manifest-sqs-000000000000-prod/manifests/{date}/{name}"
+        item = {"date_prefix": date, "file_key": f"MANIFEST#{name}", "status": status, "manifest_path": path}
+        item |= {"file_count": "2", "created_at": "2026-01-10T10:00:00Z", "ttl": "1999999999", **more}
+        typed = {k: {"N": v} if k in ("file_count", "ttl") else {"S": v} for k, v in item.items()}
+        table.put_item(TableName=proof.outputs["TableName"], Item=typed)
+        if names is not None:
+            uris = [f"s3://{old_input}/{key_of(of)}" for of in names]
+            body = json.dumps({"fileLocations": [{"URIPrefixes": uris}]}).encode()
+            proof.s3.put_object(Bucket=proof.bucket["manifest"], Key=f"manifests/{date}/{name}", Body=body)
+        return path
+
+    done = manifest(1, "completed", ["2026-01-10-done.ndjson"])
+    gone_json = manifest(2, "completed")
+    failed = manifest(3, "failed", ["2026-01-10-failed.ndjson"], error_message="Glue says no")
+    waiting = manifest(4, "pending", ["2026-01-10-waits.ndjson"])
+    running = manifest(5, "processing", ["2026-01-10-runs.ndjson"])
+    for name, status, of, fate in (
+        ("2026-01-10-a.ndjson", "pending#N", None, "completed"),
+        ("2026-01-10-unsharded.ndjson", "pending", None, "completed"),
+        (gone, "pending#N", None, "failed"),
+        ("2026-01-10-done.ndjson", "manifested#N", done, "was"),
+        # Its manifest was overwritten by another of the same second: it was never converted.
+        ("2026-01-10-overwritten.ndjson", "manifested#N", done, "completed"),
+        ("2026-01-10-assumed.ndjson", "manifested#N", gone_json, "was"),
+        ("2026-01-10-failed.ndjson", "manifested#N", failed, "failed"),
+        ("2026-01-10-waits.ndjson", "manifested#N", waiting, "completed"),
+        ("2026-01-10-runs.ndjson", "manifested#N", running, "completed"),
+        ("2026-01-10-final.ndjson", "completed#N", done, "was"),
+        ("2026-01-10-no-manifest.ndjson", "manifested#N", "s3://x/manifests/none.json", "completed"),
+    ):
+        file(name, status, of, has_object=name != gone)
+        wanted[name] = fate
+
+    def run_adopt(*more):
+        arguments = [proof.binary, "--log", "error", "adopt", proof.file, "--env", ENV, "--endpoint-url", proof.server.url, *more]
+        ended = subprocess.run(arguments, env={**os.environ, **credentials()}, capture_output=True, text=True, check=False)
+        must(ended.returncode in (0, 3), f"adopt ended with {ended.returncode}: {ended.stderr}")
+        return ended.returncode, ended.stdout
+
+    before = proof.items()
+    code, told = run_adopt()
+    must(proof.items() == before, "a dry run changed the table")
+    must("would become pending" in told and "Nothing was changed" in told, f"a dry run says what it would do: {told}")
+    must(code == 3 and "choose with --processing" in told, f"a person must decide on what was being processed: {told}")
+    code, told = run_adopt("--apply", "--processing", "redo")
+    must(code == 0, f"adopting was not complete: {told}")
+    print(told)
+    code, told = run_adopt("--processing", "redo")
+    must("nothing of the previous system" in told or "pending" not in told, f"adopting again finds more: {told}")
+    for service, name in (("engine", "engine-1"), ("worker", "worker-1")):
+        proof.start(service, name)
+
+    def settled():
+        files, manifests = proof.items()
+        return all(item["status"].split("#")[0] in ("completed", "failed") for item in files) and files
+
+    files = proof.wait("all adopted files done", settled, 120)
+    states = {item["file_key"]: item["status"].split("#")[0] for item in files}
+    for name, fate in wanted.items():
+        must(states[name] == ("completed" if fate == "was" else fate), f"{name} is {states[name]}, not {fate}")
+    expected = collections.Counter(lines[name] for name, fate in wanted.items() if fate == "completed")
+    proof.check_rows(expected)
+    say(f"{len(files)} files of the previous system: {sum(expected.values())} converted by us, none of the others again")
+    for program in proof.programs:
+        program.stop()
+
+
+PROOFS = {"plain": plain, "faults": faults, "loss": loss, "kills": kills, "adopt": adopt}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("penstock")
+    parser.add_argument("proofs", nargs="*", choices=[*PROOFS, []])
+    parser.add_argument("--objects", type=int, default=500)
+    parser.add_argument("--keep", help="leave the logs in this folder")
+    arguments = parser.parse_args()
+    for name in arguments.proofs or ["plain"]:
+        with tempfile.TemporaryDirectory(prefix="penstock-aws.") as folder:
+            folder = pathlib.Path(arguments.keep or folder) / name
+            folder.mkdir(parents=True, exist_ok=True)
+            began = time.monotonic()
+            # Kills should meet conversions that take a while.
+            lines = 4000 if name == "kills" else 40
+            proof = Proof(os.path.abspath(arguments.penstock), arguments.objects, folder, lines)
+            try:
+                proof.deploy()
+                PROOFS[name](proof)
+            except SystemExit:
+                print(proof.state() if hasattr(proof, "outputs") else "", file=sys.stderr)
+                raise
+            finally:
+                proof.close()
+            say(f"{name}: proven in {time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":

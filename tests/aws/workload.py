@@ -21,8 +21,8 @@ class Version:
 
 
 class Workload:
-    def __init__(self, objects, seed=2026):
-        self.random, self.count = random.Random(seed), 0
+    def __init__(self, objects, lines=40, seed=2026):
+        self.random, self.count, self.most = random.Random(seed), 0, lines
         self.versions = []
         for number in range(objects):
             self.versions.append(self.version(number))
@@ -49,7 +49,7 @@ class Workload:
             return Version(f"{key}.ndjson", b"{}\n", fate="quarantined")  # Below min_bytes.
         if kind == 23:
             return Version(f"{key}.ndjson", b"no json\n" * 5, rejects=5, fate="failed")
-        ids = self.ids(self.random.randint(1, 40))
+        ids = self.ids(self.random.randint(1, self.most))
         if kind == 33:
             return Version(f"{key}.ndjson.gz", gzip.compress(self.lines(ids) * 20)[:-20], fate="failed")
         if kind in (17, 37):

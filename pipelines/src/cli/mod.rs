@@ -3,6 +3,7 @@
 //! Each command is a module with its arguments and a `run`; [`App`] holds what all need, runs one and turns what it
 //! returns into an exit code. What a command is asked for goes to stdout, all else to stderr.
 
+mod adopt;
 mod convert;
 mod demo;
 mod graph;
@@ -49,6 +50,7 @@ enum Command {
     Convert(convert::Arguments),
     Status(status::Arguments),
     Validate(validate::Arguments),
+    Adopt(adopt::Arguments),
     Graph(graph::Arguments),
     Schema(schema::Arguments),
 }
@@ -125,6 +127,7 @@ impl App {
             Command::Land(arguments) => land::run(self, arguments, out),
             Command::Convert(arguments) => convert::run(arguments, out),
             Command::Status(arguments) => status::run(self, arguments, out),
+            Command::Adopt(arguments) => adopt::run(self, arguments, out),
             Command::Validate(arguments) => validate::run(self, arguments, out),
             Command::Graph(arguments) => graph::run(self, arguments, out),
             Command::Schema(arguments) => schema::run(self, arguments, out),

@@ -1,6 +1,6 @@
 //! [`Stage`] on S3: multipart uploads, whose ids can be recorded and completed by any process later.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::{
@@ -249,7 +249,7 @@ fn head_of(answer: HeadObjectOutput) -> ObjectHead {
         etag: etag_of(answer.e_tag),
         version: answer.version_id.filter(|version| version != "null"),
         last_modified: modified.map_or_else(Utc::now, |since| DateTime::<Utc>::from(std::time::UNIX_EPOCH + since)),
-        metadata: answer.metadata.unwrap_or_else(HashMap::new).into_iter().collect(),
+        metadata: answer.metadata.unwrap_or_default().into_iter().collect(),
     }
 }
 
