@@ -61,9 +61,12 @@ def used(method, path, headers, body):
 
 
 class Recorder:
-    """A recording proxy before `upstream` on a free port; `url` is its address, `used` what was recorded."""
+    """A recording proxy before `upstream` on a free port; `url` is its address, `used` what was recorded.
 
-    def __init__(self, upstream):
+    Over a proxy with faults it must be `faithful`: what is cut or lost there is cut and lost here, and nothing is asked again.
+    """
+
+    def __init__(self, upstream, faithful=False):
         self.used = set()
         recorder, (host, port) = self, urllib.parse.urlsplit(upstream).netloc.split(":")
         local = threading.local()
@@ -82,7 +85,9 @@ class Recorder:
                 headers.pop("connection", None)
                 headers.pop("expect", None)
                 headers["content-length"] = str(len(body))
-                for last in (False, True):
+                if faithful:
+                    local.connection = None
+                for last in (faithful, True):
                     try:
                         connection = getattr(local, "connection", None)
                         if connection is None:
@@ -94,7 +99,7 @@ class Recorder:
                     except (http.client.HTTPException, OSError):
                         local.connection = None
                         if last:
-                            raise
+                            raise ConnectionResetError from None
                 self.send_response_only(answer.status, answer.reason)
                 for name, value in answer.getheaders():
                     if name.lower() not in ("transfer-encoding", "connection", "content-length"):
