@@ -149,8 +149,8 @@ class Proof:
     def start(self, service, name):
         if service not in self.recorders:
             # S3 always tells the length of an object, which the proxy with faults does not: this one does.
-            upstream = self.faults.url if self.faults else self.server.url
-            self.recorders[service] = Recorder(upstream, faithful=bool(self.faults))
+            way = (self.faults.url, self.server.url) if self.faults else (self.server.url,)
+            self.recorders[service] = Recorder(*way)
         url = self.recorders[service].url
         program = Program(self.binary, self.file, service, url, self.folder, name, self.variables)
         self.programs.append(program)

@@ -63,12 +63,14 @@ def used(method, path, headers, body):
 class Recorder:
     """A recording proxy before `upstream` on a free port; `url` is its address, `used` what was recorded.
 
-    Over a proxy with faults it must be `faithful`: what is cut or lost there is cut and lost here, and nothing is asked again.
+    Over a proxy with faults, `server` is the server behind it: what is cut or lost by the proxy is cut and lost here, nothing
+    is asked again, and HEAD goes around it, because it answers without the length of the object.
     """
 
-    def __init__(self, upstream, faithful=False):
+    def __init__(self, upstream, server=None):
         self.used = set()
-        recorder, (host, port) = self, urllib.parse.urlsplit(upstream).netloc.split(":")
+        place = lambda url: urllib.parse.urlsplit(url).netloc
+        recorder, faithful = self, server is not None
         local = threading.local()
 
         class Handler(BaseHTTPRequestHandler):
@@ -91,7 +93,8 @@ class Recorder:
                     try:
                         connection = getattr(local, "connection", None)
                         if connection is None:
-                            connection = local.connection = http.client.HTTPConnection(host, int(port), timeout=90)
+                            to = server if faithful and self.command == "HEAD" else upstream
+                            connection = local.connection = http.client.HTTPConnection(place(to), timeout=90)
                         connection.request(self.command, self.path, body, headers)
                         answer = connection.getresponse()
                         content = answer.read()
