@@ -53,8 +53,15 @@ pub enum Step {
 pub enum Membership {
     /// There is no such manifest.
     NoManifest,
-    /// There is one in this state; whether its JSON lists the file, if there is a JSON.
-    Of { status: String, lists: Option<bool>, error: Option<String> },
+    /// There is one.
+    Of {
+        /// The state of its item.
+        status: String,
+        /// Whether its JSON lists the file; `None` if the JSON is gone.
+        lists: Option<bool>,
+        /// Why it failed.
+        error: Option<String>,
+    },
 }
 
 /// Decides on a file: by its own state, by its manifest, and by whether its object is there.

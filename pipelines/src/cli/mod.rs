@@ -6,6 +6,7 @@
 mod adopt;
 mod convert;
 mod demo;
+mod deploy;
 mod graph;
 mod land;
 mod logging;
@@ -51,6 +52,7 @@ enum Command {
     Status(status::Arguments),
     Validate(validate::Arguments),
     Adopt(adopt::Arguments),
+    Deploy(deploy::Arguments),
     Graph(graph::Arguments),
     Schema(schema::Arguments),
 }
@@ -128,6 +130,7 @@ impl App {
             Command::Convert(arguments) => convert::run(arguments, out),
             Command::Status(arguments) => status::run(self, arguments, out),
             Command::Adopt(arguments) => adopt::run(self, arguments, out),
+            Command::Deploy(arguments) => deploy::run(arguments, out),
             Command::Validate(arguments) => validate::run(self, arguments, out),
             Command::Graph(arguments) => graph::run(self, arguments, out),
             Command::Schema(arguments) => schema::run(self, arguments, out),
