@@ -1,4 +1,4 @@
-//! `settle`: when a manifest is done, its files follow it: by its own list, never by scanning a day.
+//! `settle`: when a manifest is done, its files follow it: by its own list. Only if somebody deleted that is a day read.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -9,7 +9,7 @@ use object_store::path::Path;
 use penstock_engine::{
     cloud::{
         Bucket, Table,
-        table::{Carried, Condition, Key, Write, carry_out},
+        table::{Carried, Condition, Key, Query, Write, carry_out},
     },
     graph::{Build, Built, Role, Use, UseMode},
     operator::{Context, Kind, Operator, OperatorError, Outputs, Record},
@@ -25,7 +25,7 @@ use crate::{
     },
     model::{
         AttemptReport, Commit, FileResult, FileState, MANIFEST_KEY_PREFIX, ManifestItem, ManifestState, attribute,
-        read_item, shard_of,
+        read_item, shard_of, text,
     },
     record::{entered, read_change},
     track::default_ttl_days,
@@ -148,10 +148,7 @@ impl Settler {
         let (run, mut results) = match self.results(manifest).await {
             Ok(found) => found,
             // Whatever became of its JSON, a file of a failed manifest has failed with it.
-            Err(error)
-                if manifest.status == ManifestState::Failed
-                    && (!error.transient || self.json_is_gone(manifest).await?) =>
-            {
+            Err(error) if manifest.status == ManifestState::Failed && !error.transient => {
                 (manifest.token.clone(), file_keys.iter().map(|key| failed_with(manifest, key.clone())).collect())
             }
             Err(error) => return Err(error),
@@ -163,10 +160,6 @@ impl Settler {
         Ok(())
     }
 
-    async fn json_is_gone(&self, manifest: &ManifestItem) -> Result<bool, OperatorError> {
-        Ok(read_committed_json(&self.manifests, &self.manifests_prefix, manifest).await?.is_none())
-    }
-
     /// What became of each file, and the attempt that decided it.
     async fn results(&self, manifest: &ManifestItem) -> Result<(Option<String>, Vec<FileResult>), OperatorError> {
         if manifest.status == ManifestState::Completed {
@@ -176,14 +169,35 @@ impl Settler {
             let report = read_report(&self.manifests, commit).await?;
             return Ok((Some(report.token), report.files));
         }
-        let Some(json) = read_committed_json(&self.manifests, &self.manifests_prefix, manifest).await? else {
-            return Err(OperatorError::transient(format!(
-                "the JSON object of failed manifest {} is gone: its files can't be told",
-                manifest.id()
-            )));
+        let json = read_committed_json(&self.manifests, &self.manifests_prefix, manifest).await?;
+        let members: Vec<String> = match json {
+            Some(json) => json.files.into_iter().map(|file| file.file_key).collect(),
+            // Somebody deleted it, which may be why the manifest failed: who was claimed for it is in the table.
+            None => self.claimed(manifest).await?,
         };
-        let failed = json.files.into_iter().map(|file| failed_with(manifest, file.file_key)).collect();
-        Ok((manifest.token.clone(), failed))
+        Ok((manifest.token.clone(), members.into_iter().map(|file_key| failed_with(manifest, file_key)).collect()))
+    }
+
+    /// The files that are claimed for a manifest, by a consistent reading of its whole date.
+    async fn claimed(&self, manifest: &ManifestItem) -> Result<Vec<String>, OperatorError> {
+        tracing::warn!(
+            manifest = manifest.id(),
+            "The JSON object of a failed manifest is gone; reading its date instead."
+        );
+        metrics::counter!("penstock_settled_without_json_total").increment(1);
+        let (mut query, mut claimed) = (Query::partition(&manifest.date_prefix).strong(), Vec::new());
+        loop {
+            let page = self.table.query(&query).await?;
+            let mine = page.items.iter().filter(|item| {
+                text(item, attribute::MANIFEST_PATH) == Some(&manifest.manifest_path)
+                    && text(item, attribute::STATUS).and_then(FileState::parse) == Some(FileState::Manifested)
+            });
+            claimed.extend(mine.filter_map(|item| text(item, attribute::FILE_KEY).map(str::to_owned)));
+            match page.next {
+                Some(next) => query.start = Some(next),
+                None => return Ok(claimed),
+            }
+        }
     }
 
     async fn settle_file(

@@ -5,9 +5,14 @@
 
 use std::{path::Path, sync::Arc};
 
-use penstock_engine::cloud::{
-    Cloud,
-    local::{LocalCloud, LocalOptions},
+use anyhow::bail;
+use penstock_engine::{
+    cloud::{
+        Cloud,
+        aws::{AwsCloud, AwsOptions, Finding, Needs, Severity},
+        local::{LocalCloud, LocalOptions},
+    },
+    graph::{Graph, Registry},
 };
 
 use crate::loader::Pipeline;
@@ -17,6 +22,7 @@ use crate::loader::Pipeline;
 pub struct Home {
     cloud: Arc<dyn Cloud>,
     local: Option<Arc<LocalCloud>>,
+    aws: Option<Arc<AwsCloud>>,
 }
 
 impl Home {
@@ -33,7 +39,50 @@ impl Home {
 
     /// The same place by another way to its resources, e.g. a decorator around them.
     pub fn through(self, way: impl FnOnce(Arc<dyn Cloud>) -> Arc<dyn Cloud>) -> Self {
-        Self { cloud: way(self.cloud), local: self.local }
+        Self { cloud: way(self.cloud), local: self.local, aws: self.aws }
+    }
+
+    /// The resources in environment `env` of the account that the credentials are of. The pipeline is named by them.
+    pub async fn connect_to_aws(env: &str, options: &AwsOptions, pipeline: &mut Pipeline) -> anyhow::Result<Self> {
+        let cloud = AwsCloud::connect(&pipeline.name, env, &pipeline.resources, options).await?;
+        let account = &cloud.naming().account;
+        // A pipeline's file that names no account has this one.
+        if pipeline.account != "0".repeat(12) && pipeline.account != *account {
+            bail!(
+                "the credentials are of account {account}, and {} is for account {}: use that account's credentials, or \
+                 leave AWS_ACCOUNT_ID unset",
+                pipeline.path.display(),
+                pipeline.account
+            );
+        }
+        pipeline.naming = cloud.naming().clone();
+        pipeline.env.clone_from(&pipeline.naming.env);
+        pipeline.account.clone_from(account);
+        let aws = Arc::new(cloud);
+        Ok(Self { cloud: Arc::clone(&aws) as Arc<dyn Cloud>, local: None, aws: Some(aws) })
+    }
+
+    /// Whatever is wrong with the resources that a graph uses; nothing on one machine, where they are made as needed.
+    pub async fn preflight(&self, graph: &Graph, registry: &Registry) -> Vec<Finding> {
+        match &self.aws {
+            Some(aws) => aws.preflight(&needs(graph, registry)).await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Fails with all that keeps a graph from running; logs what is only odd.
+    pub async fn require(&self, graph: &Graph, registry: &Registry) -> anyhow::Result<()> {
+        let findings = self.preflight(graph, registry).await;
+        let (errors, warnings): (Vec<_>, Vec<_>) =
+            findings.into_iter().partition(|finding| finding.severity == Severity::Error);
+        for finding in warnings {
+            tracing::warn!(resource = finding.resource, "{}", finding.message);
+        }
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let told: Vec<String> = errors.iter().map(|finding| format!("\n  {finding}")).collect();
+        bail!("the account is not ready:{}", told.concat())
     }
 
     /// Its resources.
@@ -49,6 +98,26 @@ impl Home {
 
 impl From<Arc<LocalCloud>> for Home {
     fn from(local: Arc<LocalCloud>) -> Self {
-        Self { cloud: Arc::clone(&local) as Arc<dyn Cloud>, local: Some(local) }
+        Self { cloud: Arc::clone(&local) as Arc<dyn Cloud>, local: Some(local), aws: None }
     }
+}
+
+/// The resources that the operators of a graph use.
+fn needs(graph: &Graph, registry: &Registry) -> Needs {
+    let mut needs = Needs::default();
+    for node in &graph.nodes {
+        // The graph was checked when it was loaded: what can't be read now has no uses to tell.
+        let checked = registry.get(&node.type_name).and_then(|of| of.check(&node.options).ok());
+        for of in checked.map(|(_, uses)| uses).unwrap_or_default() {
+            match of.kind {
+                "table" => needs.tables.insert(of.name),
+                "change_stream" => needs.streams.insert(of.name),
+                "queue" => needs.queues.insert(of.name),
+                "bus" => needs.buses.insert(of.name),
+                "bucket" => needs.buckets.insert(of.name),
+                _ => false,
+            };
+        }
+    }
+    needs
 }

@@ -3,11 +3,13 @@
 //! - [`loader`]: from a file to a checked plan, or to all that is wrong with it; the JSON Schema for editors.
 //! - [`home`]: where a pipeline lives; [`service`]: a pipeline that runs; [`landing`]: getting files into it; [`facts`], [`lag`]: how it stands.
 //! - [`config_test`]: tests of a pipeline's YAML.
+//! - [`adopt`]: taking over the previous system's table.
 //! - [`dashboard`]: what a person sees of it; [`observation`]: what watches over a service; [`telemetry`]: the metrics of the whole program.
 //! - [`sample`]: files to try it with, right and wrong.
 //! - [`oncall`]: what the person on call does and asks; [`control`]: which process does it.
 //! - [`cli`]: the commands of `penstock`.
 
+pub mod adopt;
 pub mod cli;
 pub mod config_test;
 pub mod config;

@@ -57,6 +57,7 @@ impl Service {
         registry: Arc<Registry>,
     ) -> anyhow::Result<Self> {
         let graph = chosen(pipeline, service)?;
+        home.require(&graph, &registry).await?;
         let stop = CancellationToken::new();
         let worker = worker_name(&home);
         let context = Context {

@@ -1,11 +1,12 @@
 //! The cloud seam: what operators may ask of a cloud, at the level of AWS operations.
 //!
-//! Each trait has one implementation on the AWS SDK and one on a single machine ([`local`]). **Their contract is the
+//! Each trait has one implementation on the AWS SDK ([`aws`]) and one on a single machine ([`local`]). **Their contract is the
 //! weakness**: an index read is stale and not monotonic, a plain read may be stale, queues duplicate and reorder, and a
 //! write may land after its error. The local cloud is stronger on each point, so the decorators in [`weaken`] take that
 //! strength away again in simulation. The limits of AWS ([`limits`]) stand before every implementation, and the suites
 //! in [`conformance`] say what any implementation owes.
 
+pub mod aws;
 pub mod change_stream;
 pub mod conformance;
 mod error;

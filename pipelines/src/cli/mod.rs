@@ -3,9 +3,11 @@
 //! Each command is a module with its arguments and a `run`; [`App`] holds what all need, runs one and turns what it
 //! returns into an exit code. What a command is asked for goes to stdout, all else to stderr.
 
+mod adopt;
 mod config;
 mod convert;
 mod demo;
+mod deploy;
 mod flush;
 mod graph;
 mod land;
@@ -68,6 +70,8 @@ enum Command {
     Verify(verify::Arguments),
     Validate(validate::Arguments),
     Test(test::Arguments),
+    Adopt(adopt::Arguments),
+    Deploy(deploy::Arguments),
     Graph(graph::Arguments),
     Schema(schema::Arguments),
     Config(config::Arguments),
@@ -155,6 +159,8 @@ impl App {
             Command::Top(arguments) => top::run(self, arguments, out),
             Command::Trace(arguments) => trace::run(self, arguments, out),
             Command::Verify(arguments) => verify::run(self, arguments, out),
+            Command::Adopt(arguments) => adopt::run(self, arguments, out),
+            Command::Deploy(arguments) => deploy::run(arguments, out),
             Command::Validate(arguments) => validate::run(self, arguments, out),
             Command::Test(arguments) => test::run(self, arguments, out),
             Command::Graph(arguments) => graph::run(self, arguments, out),

@@ -2,12 +2,19 @@
 
 use std::{io::Write, path::PathBuf};
 
+use anyhow::Context;
 use clap::Args;
-use penstock_engine::graph::Severity;
+use penstock_engine::{
+    cloud::aws::{AwsOptions, Finding, Severity as AccountSeverity},
+    graph::Severity,
+};
 use serde::Serialize;
 
 use super::{App, Exit};
-use crate::loader::{LoadErrors, Pipeline, Report, load};
+use crate::{
+    home::Home,
+    loader::{LoadErrors, Pipeline, Report, load},
+};
 
 /// Check pipelines without running them: YAML, types, graph, resources.
 #[derive(Debug, Args)]
@@ -18,6 +25,12 @@ pub struct Arguments {
     /// Print one JSON array with an object a file.
     #[arg(long)]
     json: bool,
+    /// Look at the resources in this environment (`dev`, `prod`) of the AWS account too, without changing them.
+    #[arg(long, value_name = "NAME")]
+    env: Option<String>,
+    /// Another server than AWS's own, for tests.
+    #[arg(long, value_name = "URL", requires = "env")]
+    endpoint_url: Option<String>,
     /// Let warnings fail too.
     #[arg(long)]
     deny_warnings: bool,
@@ -28,21 +41,33 @@ pub struct Arguments {
 struct Findings {
     file: String,
     ok: bool,
+    account_ok: bool,
     operators: Option<usize>,
     services: Option<usize>,
     problems: Vec<Report>,
+    /// What is wrong with the account, where it was looked at.
+    account: Vec<String>,
 }
 
 /// Runs the command.
 pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
-    let all: Vec<Findings> = arguments
-        .files
-        .iter()
-        .map(|file| {
-            let file_name = file.display().to_string();
-            Findings::new(file_name, load(file, &app.env, &app.registry), arguments.deny_warnings)
-        })
-        .collect();
+    let mut all = Vec::new();
+    for file in &arguments.files {
+        let env = |name: &str| match &arguments.env {
+            Some(env) if name == "PENSTOCK_ENV" => Some(env.clone()),
+            _ => (app.env)(name),
+        };
+        let loaded = load(file, &env, &app.registry);
+        let account = match (&arguments.env, &loaded) {
+            (Some(env), Ok(pipeline)) => account(app, env, arguments, pipeline.clone())?,
+            _ => Vec::new(),
+        };
+        let mut findings = Findings::new(file.display().to_string(), loaded, arguments.deny_warnings);
+        let fails = |finding: &Finding| arguments.deny_warnings || finding.severity == AccountSeverity::Error;
+        findings.account_ok = !account.iter().any(fails);
+        findings.account = account.iter().map(ToString::to_string).collect();
+        all.push(findings);
+    }
     if arguments.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
     } else {
@@ -50,10 +75,27 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
             for problem in &findings.problems {
                 writeln!(out, "{}", problem.render(&findings.file, app.colours))?;
             }
+            for finding in &findings.account {
+                writeln!(out, "{finding}")?;
+            }
             writeln!(out, "{}", findings.summary())?;
         }
     }
-    Ok(if all.iter().all(|findings| findings.ok) { Exit::Ok } else { Exit::Config })
+    Ok(match () {
+        () if !all.iter().all(|findings| findings.ok) => Exit::Config,
+        () if !all.iter().all(|findings| findings.account_ok) => Exit::Failed,
+        () => Exit::Ok,
+    })
+}
+
+/// Looks at the resources in an account.
+fn account(app: &App, env: &str, arguments: &Arguments, mut pipeline: Pipeline) -> anyhow::Result<Vec<Finding>> {
+    let options = AwsOptions { endpoint_url: arguments.endpoint_url.clone(), ..AwsOptions::default() };
+    let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
+    runtime.block_on(async {
+        let home = Home::connect_to_aws(env, &options, &mut pipeline).await?;
+        Ok(home.preflight(&pipeline.graph, &app.registry).await)
+    })
 }
 
 impl Findings {
@@ -65,8 +107,18 @@ impl Findings {
                 operators: Some(pipeline.graph.nodes.len()),
                 services: Some(pipeline.services.len()),
                 problems: pipeline.warnings,
+                account_ok: true,
+                account: Vec::new(),
             },
-            Err(errors) => Self { file, ok: false, operators: None, services: None, problems: errors.reports },
+            Err(errors) => Self {
+                file,
+                ok: false,
+                operators: None,
+                services: None,
+                problems: errors.reports,
+                account_ok: true,
+                account: Vec::new(),
+            },
         }
     }
 

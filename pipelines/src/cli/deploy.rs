@@ -1,0 +1,197 @@
+//! `penstock deploy`: what helps to deploy on AWS.
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+
+use super::Exit;
+
+/// Help with a deployment on AWS.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Estimate what a month costs, with all that the estimate assumes.
+    Estimate(Load),
+}
+
+/// What is to be processed, and how long it is kept.
+#[derive(Debug, Clone, Args)]
+pub struct Load {
+    /// Files that land in a day.
+    #[arg(long)]
+    files_per_day: f64,
+    /// Megabytes of a file, as stored.
+    #[arg(long)]
+    mb_per_file: f64,
+    /// Files of a manifest.
+    #[arg(long, default_value_t = 200.0)]
+    files_per_manifest: f64,
+    /// How long landed objects are kept.
+    #[arg(long, default_value_t = 35.0)]
+    input_days: f64,
+    /// Size of the Parquet as a share of its input.
+    #[arg(long, default_value_t = 0.3)]
+    parquet_ratio: f64,
+    /// Megabytes a second that one worker task converts.
+    #[arg(long, default_value_t = 100.0)]
+    worker_mb_per_sec: f64,
+}
+
+/// One line of an estimate.
+#[derive(Debug, Clone, PartialEq)]
+struct Cost {
+    what: &'static str,
+    usd: f64,
+    how: String,
+}
+
+/// Prices in USD of us-east-1, on demand, without free tiers, as AWS listed them in 2026.
+mod price {
+    pub const WRITE_UNITS_M: f64 = 0.625;
+    pub const READ_UNITS_M: f64 = 0.125;
+    pub const STREAM_READS_M: f64 = 0.2;
+    pub const S3_PUT_M: f64 = 5.0;
+    pub const S3_GET_M: f64 = 0.4;
+    pub const S3_GB_MONTH: f64 = 0.023;
+    pub const SQS_M: f64 = 0.4;
+    pub const EVENTS_M: f64 = 1.0;
+    pub const VCPU_HOUR: f64 = 0.04048;
+    pub const GB_HOUR: f64 = 0.004445;
+    pub const METRIC_MONTH: f64 = 0.3;
+    pub const ALARM_MONTH: f64 = 0.1;
+    pub const LOG_GB: f64 = 0.5;
+}
+
+const DAYS: f64 = 30.4;
+const HOURS: f64 = DAYS * 24.0;
+
+fn costs(load: &Load) -> Vec<Cost> {
+    let files = load.files_per_day * DAYS;
+    let gb = files * load.mb_per_file / 1000.0;
+    let manifests = files / load.files_per_manifest;
+    let millions = |count: f64| count / 1e6;
+    // New: the item and its index entry. Claimed, and settled: the item, and one entry out and one in.
+    let writes = files * 8.0 + manifests * 12.0;
+    // An index reading a minute over what is pending, and a consistent read where a decision needs one.
+    let reads = files * 4.0 + HOURS * 60.0 * 20.0;
+    // Four reads a second of one shard for each of two tasks while a deployment lasts, else of one.
+    let stream_reads = HOURS * 3600.0 * 4.0;
+    let polls = HOURS * 3600.0 / 20.0 * 2.0;
+    let queue = files * 0.4 + manifests * 4.0 + polls;
+    let worker_hours = (gb * 1000.0 / load.worker_mb_per_sec / 3600.0).max(HOURS);
+    let engine = HOURS * (0.5 * price::VCPU_HOUR + price::GB_HOUR);
+    let worker = worker_hours * (2.0 * price::VCPU_HOUR + 4.0 * price::GB_HOUR);
+    let input_gb = gb / DAYS * load.input_days;
+    let output_gb = gb * load.parquet_ratio;
+    let cost = |what, usd, how: String| Cost { what, usd, how };
+    vec![
+        cost(
+            "DynamoDB",
+            millions(writes) * price::WRITE_UNITS_M + millions(reads) * price::READ_UNITS_M,
+            format!(
+                "{:.1} M write units (8 a file, 12 a manifest), {:.1} M read units",
+                millions(writes),
+                millions(reads)
+            ),
+        ),
+        cost(
+            "DynamoDB Streams",
+            millions(stream_reads) * price::STREAM_READS_M,
+            format!("{:.1} M reads: one shard, four times a second", millions(stream_reads)),
+        ),
+        cost(
+            "S3 requests",
+            millions(files + manifests * 8.0) * price::S3_PUT_M + millions(files * 3.0) * price::S3_GET_M,
+            "a put a file by its producer, 8 a manifest; 3 gets a file".to_owned(),
+        ),
+        cost(
+            "S3 input",
+            input_gb * price::S3_GB_MONTH,
+            format!("{input_gb:.0} GB kept for {:.0} days", load.input_days),
+        ),
+        cost(
+            "S3 output",
+            output_gb * price::S3_GB_MONTH,
+            format!("{output_gb:.0} GB of Parquet come each month and are kept: this much more every month"),
+        ),
+        cost(
+            "SQS",
+            millions(queue) * price::SQS_M,
+            format!("{:.1} M requests, in batches of up to 10", millions(queue)),
+        ),
+        cost("EventBridge", millions(manifests * 1.1) * price::EVENTS_M, format!("{manifests:.0} manifests")),
+        cost("Fargate engine", engine, "one task of 0.5 vCPU and 1 GB, always".to_owned()),
+        cost(
+            "Fargate workers",
+            worker,
+            format!(
+                "{worker_hours:.0} hours of a task of 2 vCPU and 4 GB at {:.0} MB/s; at least one, always",
+                load.worker_mb_per_sec
+            ),
+        ),
+        cost(
+            "CloudWatch",
+            40.0 * price::METRIC_MONTH + 9.0 * price::ALARM_MONTH + (1.0 + millions(files) * 0.5) * price::LOG_GB,
+            "40 metrics, 9 alarms, half a kilobyte of log a file".to_owned(),
+        ),
+    ]
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    let Command::Estimate(load) = &arguments.command;
+    let costs = costs(load);
+    writeln!(
+        out,
+        "{:.0} files a day of {} MB: {:.1} GB a day, {:.1} files a second on average\n",
+        load.files_per_day,
+        load.mb_per_file,
+        load.files_per_day * load.mb_per_file / 1000.0,
+        load.files_per_day / 86400.0
+    )?;
+    for Cost { what, usd, how } in &costs {
+        writeln!(out, "{what:<18} {usd:>10.2} USD  {how}")?;
+    }
+    writeln!(out, "{:<18} {:>10.2} USD a month", "all", costs.iter().map(|cost| cost.usd).sum::<f64>())?;
+    writeln!(
+        out,
+        "\nAssumed: us-east-1, list prices of 2026, on demand, no free tier; gateway endpoints for S3 and DynamoDB, so that no\n\
+         NAT gateway carries the data; items below 1 KB; no retries, no rejects, no point-in-time recovery, no taxes."
+    )?;
+    Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(files_per_day: f64) -> Load {
+        Load {
+            files_per_day,
+            mb_per_file: 3.5,
+            files_per_manifest: 200.0,
+            input_days: 35.0,
+            parquet_ratio: 0.3,
+            worker_mb_per_sec: 100.0,
+        }
+    }
+
+    fn usd(load: &Load, what: &str) -> f64 {
+        costs(load).into_iter().find(|cost| cost.what == what).unwrap().usd
+    }
+
+    #[test]
+    fn what_files_cost_grows_with_them_and_the_rest_stays() {
+        let (one, ten) = (load(100_000.0), load(1_000_000.0));
+        assert!((usd(&ten, "S3 input") / usd(&one, "S3 input") - 10.0).abs() < 1e-9);
+        assert_eq!(usd(&one, "Fargate engine"), usd(&ten, "Fargate engine"));
+        assert_eq!(usd(&one, "Fargate workers"), usd(&load(1.0), "Fargate workers"), "one worker is always there");
+        // 3.04 M files of 8 units and 15,200 manifests of 12, at 0.625 USD a million, and little for reads.
+        assert!((15.0..18.0).contains(&usd(&one, "DynamoDB")), "{}", usd(&one, "DynamoDB"));
+    }
+}

@@ -1,0 +1,64 @@
+"""The templates of deploy/aws on a server, and what their outputs and roles say."""
+
+import fnmatch
+import pathlib
+import time
+
+from server import client
+
+TEMPLATES = pathlib.Path(__file__).resolve().parents[2] / "deploy" / "aws"
+
+
+def deploy(url, pipeline, env):
+    """Deploys both templates; returns their outputs."""
+    formation, outputs = client("cloudformation", url), {}
+    names = {"Pipeline": pipeline, "Env": env, "TestServer": "true"}
+    network = {"Image": "penstock:test", "VpcId": "vpc-12345678", "SubnetIds": "subnet-12345678"}
+    for template, more in (("data", {}), ("services", network)):
+        stack = f"{pipeline}-{template}-{env}"
+        parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in {**names, **more}.items()]
+        formation.create_stack(
+            StackName=stack,
+            TemplateBody=(TEMPLATES / f"{template}.yaml").read_text(),
+            Parameters=parameters,
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+        )
+        while (found := formation.describe_stacks(StackName=stack)["Stacks"][0])["StackStatus"] == "CREATE_IN_PROGRESS":
+            time.sleep(0.1)
+        if found["StackStatus"] != "CREATE_COMPLETE":
+            events = formation.describe_stack_events(StackName=stack)["StackEvents"]
+            reasons = [event.get("ResourceStatusReason") for event in events if "FAILED" in event["ResourceStatus"]]
+            raise SystemExit(f"stack {stack}: {found['StackStatus']}: {reasons}")
+        outputs |= {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+    return outputs
+
+
+def allowed(url, role_arn):
+    """The (action, resource) pairs that a role's own policies allow."""
+    iam, role = client("iam", url), role_arn.rsplit("/", 1)[-1]
+    pairs = set()
+    for policy in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
+        for statement in document["Statement"]:
+            actions, resources = statement["Action"], statement["Resource"]
+            actions = [actions] if isinstance(actions, str) else actions
+            resources = [resources] if isinstance(resources, str) else resources
+            pairs |= {(action, resource) for action in actions for resource in resources}
+    return pairs
+
+
+def compare(recorded, role, unseen):
+    """What a role lacks, and what it has that was never used. `unseen` names what this run can't make happen."""
+
+    def covers(pair, used):
+        (action, resource), (used_action, used_resource) = pair, used
+        if action != used_action:
+            return False
+        if used_resource == "stream":
+            return "/stream/" in resource
+        return fnmatch.fnmatchcase(used_resource, resource.split(":", 5)[-1])
+
+    lacking = sorted(used for used in recorded if not any(covers(pair, used) for pair in role))
+    unused = sorted(pair for pair in role if not any(covers(pair, used) for used in recorded) and pair[0] not in unseen)
+    stale = sorted(action for action in unseen if any(used[0] == action for used in recorded))
+    return lacking, unused, stale
