@@ -96,9 +96,10 @@ pub fn rows_of(batch: &RecordBatch) -> Vec<BTreeMap<String, String>> {
     let schema = batch.schema();
     let columns: Vec<_> = schema.fields().iter().zip(batch.columns()).collect();
     let cells = |row: usize| {
-        columns.iter().filter(move |(_, column)| column.is_valid(row)).map(move |(field, column)| {
-            (field.name().clone(), column.as_string::<i32>().value(row).to_owned())
-        })
+        columns
+            .iter()
+            .filter(move |(_, column)| column.is_valid(row))
+            .map(move |(field, column)| (field.name().clone(), column.as_string::<i32>().value(row).to_owned()))
     };
     (0..batch.num_rows()).map(|row| cells(row).collect()).collect()
 }

@@ -73,7 +73,9 @@ async fn input_files(files: &[PathBuf], store: &Arc<dyn ObjectStore>) -> Result<
                 .collect();
             let mut all = Vec::with_capacity(files.len());
             for share in looking {
-                all.extend(share.join().map_err(|_| ConvertError::Invalid("a look at the files panicked".to_owned()))??);
+                all.extend(
+                    share.join().map_err(|_| ConvertError::Invalid("a look at the files panicked".to_owned()))??,
+                );
             }
             Ok(all)
         })

@@ -220,11 +220,7 @@ mod tests {
             ConvertOptions { max_reject_ratio: 1.5, ..ConvertOptions::default() },
             ConvertOptions { target_partitions: Some(0), ..ConvertOptions::default() },
             ConvertOptions { bloom_filter_false_share: 0.0, ..ConvertOptions::default() },
-            ConvertOptions {
-                compression: Compression::Zstd,
-                compression_level: Some(99),
-                ..ConvertOptions::default()
-            },
+            ConvertOptions { compression: Compression::Zstd, compression_level: Some(99), ..ConvertOptions::default() },
         ];
         assert!(wrong.iter().all(|options| options.check().is_err_and(|error| !error.is_transient())));
         ConvertOptions::default().check().unwrap();

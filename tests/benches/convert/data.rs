@@ -192,21 +192,83 @@ impl Random {
 }
 
 const FLAT: [&str; 20] = [
-    "event_id", "time", "type", "user_id", "session", "url", "referrer", "user_agent", "ip", "country", "city", "status",
-    "bytes", "duration_ms", "method", "is_bot", "screen", "price", "currency", "campaign",
+    "event_id",
+    "time",
+    "type",
+    "user_id",
+    "session",
+    "url",
+    "referrer",
+    "user_agent",
+    "ip",
+    "country",
+    "city",
+    "status",
+    "bytes",
+    "duration_ms",
+    "method",
+    "is_bot",
+    "screen",
+    "price",
+    "currency",
+    "campaign",
 ];
 
 const WORDS: [&str; 48] = [
-    "river", "stone", "amber", "quick", "lattice", "morning", "copper", "silent", "harbour", "violet", "paper", "engine",
-    "meadow", "cobalt", "winter", "signal", "garden", "marble", "thunder", "orchard", "lantern", "velvet", "canyon",
-    "island", "ember", "willow", "glacier", "falcon", "pepper", "anchor", "summit", "prairie", "été", "naïve", "straße",
-    "smörgås", "日本語", "東京", "ありがとう", "漢字", "привет", "мир", "γειά", "😀", "🚀", "中文", "한국어", "ça",
+    "river",
+    "stone",
+    "amber",
+    "quick",
+    "lattice",
+    "morning",
+    "copper",
+    "silent",
+    "harbour",
+    "violet",
+    "paper",
+    "engine",
+    "meadow",
+    "cobalt",
+    "winter",
+    "signal",
+    "garden",
+    "marble",
+    "thunder",
+    "orchard",
+    "lantern",
+    "velvet",
+    "canyon",
+    "island",
+    "ember",
+    "willow",
+    "glacier",
+    "falcon",
+    "pepper",
+    "anchor",
+    "summit",
+    "prairie",
+    "été",
+    "naïve",
+    "straße",
+    "smörgås",
+    "日本語",
+    "東京",
+    "ありがとう",
+    "漢字",
+    "привет",
+    "мир",
+    "γειά",
+    "😀",
+    "🚀",
+    "中文",
+    "한국어",
+    "ça",
 ];
 
 const COUNTRIES: [&str; 12] = ["DE", "FR", "US", "JP", "BR", "IN", "GB", "PL", "SE", "NG", "KE", "AU"];
 const CITIES: [&str; 14] = [
-    "Berlin", "Lyon", "Austin", "Osaka", "Recife", "Pune", "Leeds", "Łódź", "Malmö", "Lagos", "Nairobi", "Perth", "Köln",
-    "Zürich",
+    "Berlin", "Lyon", "Austin", "Osaka", "Recife", "Pune", "Leeds", "Łódź", "Malmö", "Lagos", "Nairobi", "Perth",
+    "Köln", "Zürich",
 ];
 
 fn time(out: &mut String, random: &mut Random, row: u64) {
@@ -226,7 +288,15 @@ fn time(out: &mut String, random: &mut Random, row: u64) {
 
 fn uuid(out: &mut String, random: &mut Random) {
     let (a, b) = (random.next(), random.next());
-    put!(out, "{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}", a >> 32, a & 0xffff, a >> 16 & 0xfff, b >> 52, b & 0xffff_ffff_ffff);
+    put!(
+        out,
+        "{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}",
+        a >> 32,
+        a & 0xffff,
+        a >> 16 & 0xfff,
+        b >> 52,
+        b & 0xffff_ffff_ffff
+    );
 }
 
 fn flat(out: &mut String, random: &mut Random, row: u64) {
@@ -250,21 +320,45 @@ fn flat(out: &mut String, random: &mut Random, row: u64) {
     put!(
         out,
         ",\"user_agent\":\"Mozilla/5.0 ({}) AppleWebKit/537.{} (KHTML, like Gecko) Chrome/{}.0.{}.{} Safari/537.36\"",
-        random.of(&["X11; Linux x86_64", "Windows NT 10.0; Win64; x64", "Macintosh; Intel Mac OS X 10_15_7", "Linux; Android 14"]),
+        random.of(&[
+            "X11; Linux x86_64",
+            "Windows NT 10.0; Win64; x64",
+            "Macintosh; Intel Mac OS X 10_15_7",
+            "Linux; Android 14"
+        ]),
         random.below(4) + 33,
         random.skewed(40) + 90,
         random.skewed(60) + 4000,
         random.skewed(12)
     );
-    put!(out, ",\"ip\":\"{}.{}.{}.{}\"", random.below(223) + 1, random.below(256), random.below(256), random.below(256));
+    put!(
+        out,
+        ",\"ip\":\"{}.{}.{}.{}\"",
+        random.below(223) + 1,
+        random.below(256),
+        random.below(256),
+        random.below(256)
+    );
     put!(out, ",\"country\":\"{}\",\"city\":\"{}\"", random.of(&COUNTRIES), random.of(&CITIES));
     let status = random.of(&["200", "200", "200", "200", "304", "404", "500"]);
-    put!(out, ",\"status\":{status},\"bytes\":{},\"duration_ms\":{}.{}", random.below(300_000), random.skewed(5000), random.below(1000));
+    put!(
+        out,
+        ",\"status\":{status},\"bytes\":{},\"duration_ms\":{}.{}",
+        random.below(300_000),
+        random.skewed(5000),
+        random.below(1000)
+    );
     let method = random.of(&["GET", "GET", "GET", "POST"]);
     put!(out, ",\"method\":\"{method}\",\"is_bot\":{}", random.one_in(20));
     put!(out, ",\"screen\":\"{}\"", random.of(&["1920x1080", "1366x768", "390x844", "2560x1440"]));
     if random.one_in(8) {
-        put!(out, ",\"price\":{}.{:02},\"currency\":\"{}\"", random.below(900), random.below(100), random.of(&["EUR", "USD"]));
+        put!(
+            out,
+            ",\"price\":{}.{:02},\"currency\":\"{}\"",
+            random.below(900),
+            random.below(100),
+            random.of(&["EUR", "USD"])
+        );
     } else {
         out.push_str(",\"price\":null,\"currency\":null");
     }
@@ -272,8 +366,19 @@ fn flat(out: &mut String, random: &mut Random, row: u64) {
 }
 
 const NESTED: [&str; 13] = [
-    "created_at", "id", "text", "truncated", "user", "entities", "metadata", "retweet_count", "favorite_count", "lang",
-    "coordinates", "retweeted_status", "possibly_sensitive",
+    "created_at",
+    "id",
+    "text",
+    "truncated",
+    "user",
+    "entities",
+    "metadata",
+    "retweet_count",
+    "favorite_count",
+    "lang",
+    "coordinates",
+    "retweeted_status",
+    "possibly_sensitive",
 ];
 
 fn nested(out: &mut String, random: &mut Random, row: u64) {
@@ -291,7 +396,13 @@ fn post(out: &mut String, random: &mut Random, row: u64, outer: bool) {
     }
     put!(out, "\",\"truncated\":{},\"user\":{{\"id\":{},\"name\":\"", random.one_in(9), random.below(9_000_000));
     random.words(out, 2);
-    put!(out, "\",\"screen_name\":\"{}{}\",\"location\":\"{}\",\"description\":\"", random.of(&WORDS), random.below(9999), random.of(&CITIES));
+    put!(
+        out,
+        "\",\"screen_name\":\"{}{}\",\"location\":\"{}\",\"description\":\"",
+        random.of(&WORDS),
+        random.below(9999),
+        random.of(&CITIES)
+    );
     let words = random.below(20);
     random.words(out, words);
     put!(
@@ -317,12 +428,24 @@ fn post(out: &mut String, random: &mut Random, row: u64, outer: bool) {
     out.push_str(",\"entities\":{\"hashtags\":[");
     for tag in 0..random.below(4) {
         let begin = random.below(100);
-        put!(out, "{}{{\"text\":\"{}\",\"indices\":[{begin},{}]}}", if tag > 0 { "," } else { "" }, random.of(&WORDS), begin + 9);
+        put!(
+            out,
+            "{}{{\"text\":\"{}\",\"indices\":[{begin},{}]}}",
+            if tag > 0 { "," } else { "" },
+            random.of(&WORDS),
+            begin + 9
+        );
     }
     out.push_str("],\"user_mentions\":[");
     for mention in 0..random.below(3) {
         let id = random.below(9_000_000);
-        put!(out, "{}{{\"screen_name\":\"{}{}\",\"id\":{id},\"id_str\":\"{id}\"}}", if mention > 0 { "," } else { "" }, random.of(&WORDS), id % 97);
+        put!(
+            out,
+            "{}{{\"screen_name\":\"{}{}\",\"id\":{id},\"id_str\":\"{id}\"}}",
+            if mention > 0 { "," } else { "" },
+            random.of(&WORDS),
+            id % 97
+        );
     }
     out.push_str("],\"urls\":[]},\"metadata\":{\"result_type\":\"recent\"}");
     put!(
@@ -333,7 +456,14 @@ fn post(out: &mut String, random: &mut Random, row: u64, outer: bool) {
         random.of(&["ja", "en", "de", "fr"])
     );
     if random.one_in(4) {
-        put!(out, "{{\"type\":\"Point\",\"coordinates\":[{}.{:06},-{}.{:06}]}}", random.below(90), random.below(1_000_000), random.below(180), random.below(1_000_000));
+        put!(
+            out,
+            "{{\"type\":\"Point\",\"coordinates\":[{}.{:06},-{}.{:06}]}}",
+            random.below(90),
+            random.below(1_000_000),
+            random.below(180),
+            random.below(1_000_000)
+        );
     } else {
         out.push_str("null");
     }
@@ -378,7 +508,13 @@ fn escapes(out: &mut String, random: &mut Random, row: u64) {
     }
     put!(out, "\",\"quoted\":\"\\\"{}\\\" \\/ \\\"{}\\\"\",\"text\":\"", random.of(&WORDS), random.below(1000));
     for _ in 0..6 {
-        put!(out, "\\u{:04x}\\t\\ud83d\\ude{:02x}\\n{}", 0x3040 + random.below(90), random.below(64), random.of(&WORDS));
+        put!(
+            out,
+            "\\u{:04x}\\t\\ud83d\\ude{:02x}\\n{}",
+            0x3040 + random.below(90),
+            random.below(64),
+            random.of(&WORDS)
+        );
     }
     put!(out, "\",\"inner\":{{\"json\":\"{{\\\"a\\\":{}}}\"}}}}", random.below(100_000));
 }
@@ -403,7 +539,12 @@ fn sparse(out: &mut String, random: &mut Random, row: u64) {
 fn low(out: &mut String, random: &mut Random) {
     for column in 0..16_u64 {
         let value = random.below(2 + column * 4);
-        put!(out, "{}\"low_{column}\":\"{} {value}\"", if column == 0 { "{" } else { "," }, WORDS[(value % 32) as usize]);
+        put!(
+            out,
+            "{}\"low_{column}\":\"{} {value}\"",
+            if column == 0 { "{" } else { "," },
+            WORDS[(value % 32) as usize]
+        );
     }
     out.push('}');
 }

@@ -169,7 +169,8 @@ mod tests {
     #[test]
     fn a_piece_is_copied_whatever_its_length_and_place() {
         let line: Vec<u8> = (0..200_u8).map(|byte| b'a' + byte % 26).collect();
-        let pieces: Vec<_> = (0..90).flat_map(|length| [0, 7, 200 - length].map(|start| start..start + length)).collect();
+        let pieces: Vec<_> =
+            (0..90).flat_map(|length| [0, 7, 200 - length].map(|start| start..start + length)).collect();
         let mut column = TextColumn::new();
         for (row, piece) in pieces.iter().enumerate() {
             column.set(row, &line, piece.clone());

@@ -46,7 +46,9 @@ impl EncodeOptions {
         Ok(match self.compression {
             options::Compression::Uncompressed => Compression::UNCOMPRESSED,
             options::Compression::Snappy => Compression::SNAPPY,
-            options::Compression::Gzip => Compression::GZIP(level.map_or(Ok(GzipLevel::default()), GzipLevel::try_new)?),
+            options::Compression::Gzip => {
+                Compression::GZIP(level.map_or(Ok(GzipLevel::default()), GzipLevel::try_new)?)
+            }
             options::Compression::Brotli => {
                 Compression::BROTLI(level.map_or(Ok(BrotliLevel::default()), BrotliLevel::try_new)?)
             }

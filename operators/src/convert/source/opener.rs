@@ -109,16 +109,15 @@ impl FileOpener for NdjsonOpener {
             pieces: VecDeque::new(),
             state: State::Begun,
         };
-        let batches =
-            stream::try_unfold(scan, |mut scan| async move {
-                match scan.next().await? {
-                    Some(batch) => Ok(Some((batch, scan))),
-                    None => {
-                        scan.end();
-                        Ok(None)
-                    }
+        let batches = stream::try_unfold(scan, |mut scan| async move {
+            match scan.next().await? {
+                Some(batch) => Ok(Some((batch, scan))),
+                None => {
+                    scan.end();
+                    Ok(None)
                 }
-            });
+            }
+        });
         Ok(Box::pin(async move { Ok(batches.boxed()) }))
     }
 }

@@ -98,6 +98,10 @@ impl Chunk {
         })
     }
 
+    pub(super) fn is_nullable(&self) -> bool {
+        self.options.column.max_def_level() > 0
+    }
+
     pub(super) fn wants_bounds(&self) -> bool {
         self.options.statistics
     }
@@ -208,7 +212,7 @@ impl Chunk {
             metadata = metadata
                 .set_statistics(Statistics::ByteArray(statistics))
                 .set_unencoded_byte_array_data_bytes(Some(text_bytes as i64))
-                .set_definition_level_histogram(Some(histogram(nulls, rows)));
+                .set_definition_level_histogram(self.histogram(nulls, rows));
         }
         metadata.build()
     }
@@ -226,9 +230,14 @@ impl Chunk {
                 None => return Ok(None),
             };
             index.append(facts.nulls == facts.rows, least, greatest, facts.nulls as i64);
-            index.append_histograms(&None, &Some(histogram(facts.nulls, facts.rows)));
+            index.append_histograms(&None, &self.histogram(facts.nulls, facts.rows));
         }
         index.build().map(Some)
+    }
+
+    /// How many rows have no value, and how many have one; none where each must have one.
+    fn histogram(&self, nulls: usize, rows: usize) -> Option<LevelHistogram> {
+        self.is_nullable().then(|| LevelHistogram::from(vec![nulls as i64, (rows - nulls) as i64]))
     }
 
     fn offset_index(&self, dictionary_bytes: u64) -> OffsetIndexBuilder {
@@ -240,11 +249,6 @@ impl Chunk {
         }
         index
     }
-}
-
-/// How many rows have no value, and how many have one.
-fn histogram(nulls: usize, rows: usize) -> LevelHistogram {
-    LevelHistogram::from(vec![nulls as i64, (rows - nulls) as i64])
 }
 
 fn put(out: &mut TrackedWrite<Vec<u8>>, page: Page, uncompressed_bytes: usize) -> Result<PageWriteSpec> {

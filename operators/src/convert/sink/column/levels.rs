@@ -60,6 +60,11 @@ impl Validity {
         self.rows += rows;
     }
 
+    /// Begins the next page.
+    pub(super) fn clear(&mut self) {
+        *self = Self::new();
+    }
+
     /// Appends the page's definition levels with their length, and begins the next page.
     pub(super) fn flush(&mut self, out: &mut Vec<u8>) {
         let begin = out.len();
@@ -71,7 +76,7 @@ impl Validity {
         }
         let length = (out.len() - begin - 4) as u32;
         out[begin..begin + 4].copy_from_slice(&length.to_le_bytes());
-        (self.rows, self.nulls) = (0, 0);
+        self.clear();
     }
 }
 

@@ -19,10 +19,10 @@ use arrow::array::{Array, StringArray};
 use parquet::basic::Encoding;
 use parquet::errors::Result;
 
-pub(super) use self::chunk::ChunkOptions;
 use self::bounds::Bounds;
-use self::chunk::{Chunk, PageFacts};
+pub(super) use self::chunk::ChunkOptions;
 pub(super) use self::chunk::EncodedColumn;
+use self::chunk::{Chunk, PageFacts};
 use self::dictionary::Dictionary;
 use self::levels::{Validity, put_hybrid, width_of};
 
@@ -150,13 +150,18 @@ impl ColumnEncoder {
         self.values += values;
         let text_bytes = std::mem::take(&mut self.page_text_bytes);
         let bounds = self.bounds_of_page();
-        let validity = &mut self.validity;
+        let (validity, nullable) = (&mut self.validity, self.chunk.is_nullable());
         let (form, numbers, lengths, text) = (self.form, &self.numbers, &self.lengths, &self.text);
         let entries = self.dictionary.as_ref().map_or(0, Dictionary::len);
         let facts = PageFacts { rows, nulls, text_bytes, bounds, encoding: form.encoding() };
         self.chunk.put_page(facts, |page| {
             page.reserve(text.len() + lengths.len() * 2 + 64);
-            validity.flush(page);
+            // A column that can't be null has no levels.
+            if nullable {
+                validity.flush(page);
+            } else {
+                validity.clear();
+            }
             match form {
                 Form::Dictionary => {
                     let width = width_of(entries.saturating_sub(1) as u32);
@@ -191,9 +196,7 @@ impl ColumnEncoder {
 
     fn bounds_of_page(&mut self) -> Bounds {
         let mut bounds = std::mem::take(&mut self.bounds);
-        if let (Form::Dictionary, Some(dictionary), true) =
-            (self.form, &self.dictionary, self.chunk.wants_bounds())
-        {
+        if let (Form::Dictionary, Some(dictionary), true) = (self.form, &self.dictionary, self.chunk.wants_bounds()) {
             // A value that occurs again in a page tells nothing new.
             self.last_page.resize(dictionary.len(), u32::MAX);
             for number in &self.numbers {

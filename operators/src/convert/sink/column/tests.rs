@@ -5,9 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
-};
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector};
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
@@ -16,15 +14,19 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::serialized_reader::ReadOptionsBuilder;
 use proptest::prelude::*;
 
+use crate::convert::options::ConvertOptions;
 use crate::convert::options::{Compression, TextEncoding};
 use crate::convert::sink::encode::{EncodeOptions, RowGroupEncoder};
-use crate::convert::options::ConvertOptions;
 
 type Cell = Option<String>;
 
 /// A file with one column, one row group for each list of batches.
 fn file(row_groups: &[Vec<Vec<Cell>>], options: &EncodeOptions) -> Bytes {
-    let schema = Arc::new(Schema::new(vec![Field::new("c", DataType::Utf8, true)]));
+    file_of(row_groups, options, true)
+}
+
+fn file_of(row_groups: &[Vec<Vec<Cell>>], options: &EncodeOptions, nullable: bool) -> Bytes {
+    let schema = Arc::new(Schema::new(vec![Field::new("c", DataType::Utf8, nullable)]));
     let columns = ArrowSchemaConverter::new().convert(&schema).unwrap();
     let properties = options.properties().build();
     let writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties)).unwrap();
@@ -36,7 +38,10 @@ fn file(row_groups: &[Vec<Vec<Cell>>], options: &EncodeOptions) -> Bytes {
             let around = [vec![Some("before".to_owned()), None, None], cells.clone(), vec![None]].concat();
             let column: ArrayRef = Arc::new(StringArray::from(around));
             let batch = RecordBatch::try_new(schema.clone(), vec![column.slice(3, cells.len())]).unwrap();
-            encoder.get_or_insert_with(|| RowGroupEncoder::new(&columns, options, &batch).unwrap()).write(&batch).unwrap();
+            encoder
+                .get_or_insert_with(|| RowGroupEncoder::new(&columns, options, &batch).unwrap())
+                .write(&batch)
+                .unwrap();
         }
         encoder.unwrap().close().unwrap().append_to(&mut file).unwrap();
     }
@@ -57,16 +62,16 @@ fn cells_by(policy: PageIndexPolicy, file: &Bytes, selection: Option<RowSelectio
     }
     let batches = reader.build().unwrap().map(Result::unwrap);
     batches
-        .flat_map(|batch| batch.column(0).as_string::<i32>().iter().map(|cell| cell.map(str::to_owned)).collect::<Vec<_>>())
+        .flat_map(|batch| {
+            batch.column(0).as_string::<i32>().iter().map(|cell| cell.map(str::to_owned)).collect::<Vec<_>>()
+        })
         .collect()
 }
 
 /// Checks every page's bounds against the rows that the offset index says are in it.
 fn check_bounds(file: &Bytes, expected: &[Cell]) {
-    let metadata = ParquetMetaDataReader::new()
-        .with_page_index_policy(PageIndexPolicy::Required)
-        .parse_and_finish(file)
-        .unwrap();
+    let metadata =
+        ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required).parse_and_finish(file).unwrap();
     let mut begin = 0;
     for (index, row_group) in metadata.row_groups().iter().enumerate() {
         let rows = &expected[begin..begin + row_group.num_rows() as usize];
@@ -168,6 +173,19 @@ fn a_few_rows_that_are_all_the_same() {
     for cell in [Some("same".to_owned()), Some(String::new()), None] {
         let expected = vec![cell; 3];
         assert_eq!(cells(&file(&[vec![expected.clone()]], &options), None), expected);
+    }
+}
+
+#[test]
+fn a_column_that_can_t_be_null_has_no_levels() {
+    let options = ConvertOptions::default().encode();
+    let values: [fn(usize) -> String; 2] = [|_| "same".to_owned(), |row| row.to_string()];
+    for value in values {
+        let batches = many(50_000, |row| Some(value(row)));
+        let expected: Vec<Cell> = batches.iter().flatten().cloned().collect();
+        let file = file_of(&[batches], &options, false);
+        assert_eq!(cells(&file, None), expected);
+        check_bounds(&file, &expected);
     }
 }
 
