@@ -189,9 +189,9 @@ impl Scanner {
         self.options.max_line_bytes
     }
 
-    /// How many names are no columns.
-    pub(super) fn unknown(&self) -> usize {
-        self.names.unknown.len()
+    /// How many names are no columns, and where in its file the last of them was seen first.
+    pub(super) fn last_unknown(&self) -> (usize, u64) {
+        (self.names.unknown.len(), self.names.unknown.last().map_or(0, |(_, offset)| *offset))
     }
 
     /// The names that are no columns, in order of first sight.

@@ -216,14 +216,15 @@ impl RangeScan {
 pub(super) struct Probe {
     scanner: Scanner,
     seen_bytes: u64,
-    /// What had been seen when a name appeared last.
+    /// How many names there are, and what had been seen when the last one appeared.
+    names: usize,
     last_news: u64,
 }
 
 impl Probe {
     pub(super) fn new(options: Arc<ScanOptions>) -> Self {
         let schema = options.schema();
-        Self { scanner: Scanner::new(options, schema, 1), seen_bytes: 0, last_news: 0 }
+        Self { scanner: Scanner::new(options, schema, 1), seen_bytes: 0, names: 0, last_news: 0 }
     }
 
     /// Whether enough has been seen: some of it, and as much again since the last new name.
@@ -238,7 +239,7 @@ impl Probe {
         let chunks = ChunkReader::new(object, 0, end, Count::new());
         let mut bytes = Reader::new(chunks, encoding);
         let mut cutter = LineCutter::new(None, max_line_bytes, 0);
-        let mut ended = false;
+        let (mut ended, begin) = (false, self.seen_bytes);
         while !ended && !self.is_done() {
             let pieces = match bytes.next().await {
                 Ok(Some(chunk)) => {
@@ -251,14 +252,14 @@ impl Probe {
                 }
                 Err(_) => return true,
             };
-            let names = self.scanner.unknown();
             for mut piece in pieces.into_iter().flatten() {
                 while !self.scanner.scan(&mut piece) {
                     self.scanner.drop_batch();
                 }
             }
-            if self.scanner.unknown() > names {
-                self.last_news = self.seen_bytes;
+            let (names, offset) = self.scanner.last_unknown();
+            if names > self.names {
+                (self.names, self.last_news) = (names, begin + offset);
             }
         }
         !self.is_done()

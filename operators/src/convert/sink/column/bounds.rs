@@ -3,15 +3,19 @@
 /// Longer bounds are cut to this many bytes, the greater one rounded up.
 const MAX_BOUND_BYTES: usize = 64;
 
-/// The least and greatest of the values seen. Most values are told from both by their first eight bytes.
+/// The least and greatest of the values seen. Most values are told from both by the eight bytes after what both share: times
+/// and addresses all begin alike.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Bounds {
     values: Option<(Vec<u8>, Vec<u8>)>,
+    /// How many bytes both begin with.
+    shared: usize,
+    /// The eight bytes of each after those.
     least_key: u64,
     greatest_key: u64,
 }
 
-/// The first eight bytes of a value as a number that sorts as they do; what a shorter value lacks is zero.
+/// The first eight bytes of a text as a number that sorts as they do; what a shorter one lacks is zero.
 #[inline]
 fn key(value: &[u8]) -> u64 {
     match value.first_chunk::<8>() {
@@ -28,29 +32,38 @@ impl Bounds {
     /// Takes a value in. Bytes past those that a bound keeps don't tell values apart.
     #[inline]
     pub(super) fn add(&mut self, value: &[u8]) {
-        let key = key(value);
-        // Outside or at the edge of what is known: look closer.
-        if key <= self.least_key || key >= self.greatest_key || self.values.is_none() {
-            self.look_closer(key, value);
+        if let Some((least, _)) = &self.values
+            && value.get(..self.shared) == least.get(..self.shared)
+        {
+            let key = key(&value[self.shared..]);
+            if key > self.least_key && key < self.greatest_key {
+                return;
+            }
         }
+        // Outside or at the edge of what is known.
+        self.look_closer(value);
     }
 
-    fn look_closer(&mut self, key: u64, value: &[u8]) {
+    fn look_closer(&mut self, value: &[u8]) {
         // One byte more than is kept, so that a bound knows that it was cut.
         let value = &value[..value.len().min(MAX_BOUND_BYTES + 1)];
         let Some((least, greatest)) = &mut self.values else {
             self.values = Some((value.to_vec(), value.to_vec()));
-            (self.least_key, self.greatest_key) = (key, key);
+            (self.shared, self.least_key, self.greatest_key) = (value.len(), 0, 0);
             return;
         };
-        if value < least.as_slice() {
-            least.clear();
-            least.extend_from_slice(value);
-            self.least_key = key;
+        let bound = if value < least.as_slice() {
+            least
         } else if value > greatest.as_slice() {
-            greatest.clear();
-            greatest.extend_from_slice(value);
-            self.greatest_key = key;
+            greatest
+        } else {
+            return;
+        };
+        bound.clear();
+        bound.extend_from_slice(value);
+        if let Some((least, greatest)) = &self.values {
+            self.shared = least.iter().zip(greatest).take_while(|(a, b)| a == b).count();
+            (self.least_key, self.greatest_key) = (key(&least[self.shared..]), key(&greatest[self.shared..]));
         }
     }
 
