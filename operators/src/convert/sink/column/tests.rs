@@ -191,8 +191,7 @@ fn a_column_that_can_t_be_null_has_no_levels() {
 
 #[test]
 fn a_bloom_filter_knows_every_value() {
-    let mut options = ConvertOptions::default();
-    options.bloom_filter_columns = vec!["c".to_owned()];
+    let options = ConvertOptions { bloom_filter_columns: vec!["c".to_owned()], ..ConvertOptions::default() };
     // Half of the rows by a dictionary, then text.
     let value = |row: usize| if row < 30_000 { (row % 100).to_string() } else { row.to_string() };
     let file = file(&[many(60_000, |row| Some(value(row)))], &options.encode());
