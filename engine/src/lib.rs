@@ -10,6 +10,8 @@
 //! - [`queue_source`]: the `queue` source.
 //! - [`leases`]: the right to do something, held in a table by one process at a time.
 //! - [`streams`]: the consumer of change streams: shard graph, checkpoints, reader.
+//! - `simulation` (a feature of that name, for tests): seeds, dice, paused time and fakes that fail.
+//! - [`random`]: random numbers, so that a simulation can repeat them.
 //! - [`time`]: the wall clock, so that skew can be simulated; [`units`]: durations and sizes as people write them.
 
 pub mod ack;
@@ -19,7 +21,10 @@ pub mod graph;
 pub mod leases;
 pub mod operator;
 pub mod queue_source;
+pub mod random;
 pub mod runtime;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 pub mod streams;
 pub mod time;
 pub mod units;

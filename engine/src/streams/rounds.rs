@@ -122,6 +122,7 @@ impl Work {
     pub async fn next(&mut self) {
         while Instant::now() < self.next_round {
             tokio::select! {
+                biased;
                 Some(left) = self.tasks.join_next() => self.on_left(left),
                 () = sleep_until(self.next_round) => {}
             }
