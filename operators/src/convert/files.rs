@@ -37,14 +37,12 @@ pub async fn convert_files(
     let mut conversion = Conversion {
         manifest_id: name.to_owned(),
         created_at: now,
-        files: Vec::with_capacity(files.len()),
+        files: Vec::new(),
         output: OutputName::Single(name.to_owned()),
         rejects_key: Some(format!("{name}.rejects.ndjson")),
         token: format!("{}-{}", std::process::id(), now.timestamp_micros()),
     };
-    for file in files {
-        conversion.files.push(input_file(file, everywhere.as_ref()).await?);
-    }
+    conversion.files = input_files(files, &everywhere).await?;
     let catalog = MemoryCatalog::default();
     let buckets = Buckets { input, output: beside.clone(), rejects: Some(beside) };
     let converted = convert(&conversion, &buckets, &catalog, options, progress, cancel).await?;
@@ -56,6 +54,33 @@ pub async fn convert_files(
         }
     }
     Ok(converted)
+}
+
+/// What is known of the files before they are read. There may be very many, and each costs a few system calls, so all cores
+/// look; on plain threads, where the store does its work at once and not by way of a pool.
+async fn input_files(files: &[PathBuf], store: &Arc<dyn ObjectStore>) -> Result<Vec<InputFile>, ConvertError> {
+    let (files, store) = (files.to_vec(), store.clone());
+    let looked = tokio::task::spawn_blocking(move || {
+        let share = files.len().div_ceil(std::thread::available_parallelism().map_or(1, |cores| cores.get())).max(1);
+        std::thread::scope(|scope| {
+            let looking: Vec<_> = files
+                .chunks(share)
+                .map(|files| {
+                    let store = store.as_ref();
+                    let look = move |file: &PathBuf| futures::executor::block_on(input_file(file, store));
+                    scope.spawn(move || files.iter().map(look).collect::<Result<Vec<_>, _>>())
+                })
+                .collect();
+            let mut all = Vec::with_capacity(files.len());
+            for share in looking {
+                all.extend(
+                    share.join().map_err(|_| ConvertError::Invalid("a look at the files panicked".to_owned()))??,
+                );
+            }
+            Ok(all)
+        })
+    });
+    looked.await.map_err(|error| ConvertError::Invalid(format!("the files could not be looked at: {error}")))?
 }
 
 async fn input_file(file: &Path, store: &dyn ObjectStore) -> Result<InputFile, ConvertError> {

@@ -15,6 +15,8 @@
 //! data with one [`codec`], so that a plan can be shipped. What a scan has to say besides rows (rejects, a range's
 //! outcome) travels as [`note::Note`] rows through the plan, and the plan's result is nothing but notes.
 
+#[doc(hidden)]
+pub mod bare;
 pub mod codec;
 mod columns;
 mod error;
@@ -47,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 pub use columns::{MemoryCatalog, RESERVED_NAMES, REST};
 pub use error::ConvertError;
 pub use files::convert_files;
-pub use options::{Cast, ColumnCase, Compression, ConvertOptions};
+pub use options::{Cast, ColumnCase, Compression, ConvertOptions, TextEncoding};
 pub use run::convert;
 pub use sink::ParquetPartsExec;
 pub use source::NdjsonSource;

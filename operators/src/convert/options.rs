@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ConvertError;
+use super::sink::EncodeOptions;
 
 /// The settings of a conversion. All have defaults; unknown ones are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,6 +17,11 @@ pub struct ConvertOptions {
     pub column_case: ColumnCase,
     /// How pages are compressed.
     pub compression: Compression,
+    /// How hard the codec tries: gzip 0 to 9, brotli 0 to 11, zstd 1 to 22. By default as hard as the codec's authors
+    /// advise; snappy and lz4 know no levels.
+    pub compression_level: Option<u32>,
+    /// How text is written that no dictionary shrinks.
+    pub text_encoding: TextEncoding,
     /// Input bytes that make a part, by the files' sizes (a gz or zst file counts six times its own). A file larger than
     /// this is cut among parts.
     #[serde(with = "units::size")]
@@ -49,8 +55,14 @@ pub struct ConvertOptions {
     pub memory_limit_bytes: u64,
     /// Row groups that are worked on at once; by default as many as there are cores.
     pub target_partitions: Option<usize>,
-    /// Whether parts hold an index of their pages' least and greatest values, besides those of their column chunks.
+    /// Whether parts hold the least and greatest value of each column chunk.
+    pub statistics: bool,
+    /// Whether parts hold an index of their pages, with their least and greatest values (if there are statistics).
     pub page_index: bool,
+    /// Columns whose chunks have a Bloom filter, which tells of most values whether they are absent.
+    pub bloom_filter_columns: Vec<String>,
+    /// How often a Bloom filter fails to tell that a value is absent.
+    pub bloom_filter_false_share: f64,
 }
 
 impl Default for ConvertOptions {
@@ -59,6 +71,8 @@ impl Default for ConvertOptions {
             cast: Cast::default(),
             column_case: ColumnCase::default(),
             compression: Compression::default(),
+            compression_level: None,
+            text_encoding: TextEncoding::default(),
             part_bytes: 1 << 30,
             row_group_bytes: 64 << 20,
             max_columns: 1000,
@@ -70,7 +84,10 @@ impl Default for ConvertOptions {
             max_passes: 3,
             memory_limit_bytes: 1 << 30,
             target_partitions: None,
+            statistics: true,
             page_index: true,
+            bloom_filter_columns: Vec::new(),
+            bloom_filter_false_share: 0.01,
         }
     }
 }
@@ -94,7 +111,27 @@ impl ConvertOptions {
         if self.max_depth == 0 || self.max_passes == 0 || self.target_partitions == Some(0) {
             return wrong("max_depth, max_passes and target_partitions must be at least 1");
         }
+        if !(0.000_001..1.0).contains(&self.bloom_filter_false_share) {
+            return wrong("bloom_filter_false_share must be between 0.000001 and 1");
+        }
+        if let Err(error) = self.encode().check() {
+            return wrong(&format!("compression_level: {error}"));
+        }
         Ok(())
+    }
+
+    /// How the sink writes columns.
+    pub(crate) fn encode(&self) -> EncodeOptions {
+        EncodeOptions {
+            compression: self.compression,
+            compression_level: self.compression_level,
+            text_encoding: self.text_encoding,
+            row_group_bytes: self.row_group_bytes as usize,
+            statistics: self.statistics,
+            page_index: self.page_index,
+            bloom_filter_columns: self.bloom_filter_columns.clone(),
+            bloom_filter_false_share: self.bloom_filter_false_share,
+        }
     }
 
     pub(crate) fn partitions(&self) -> usize {
@@ -129,6 +166,17 @@ pub enum ColumnCase {
     Preserve,
     /// Names are lower-cased; names that then are the same are one column.
     Lower,
+}
+
+/// How text is written that no dictionary shrinks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TextEncoding {
+    /// Lengths, then text (DELTA_LENGTH_BYTE_ARRAY): smaller and faster.
+    #[default]
+    DeltaLength,
+    /// Each value after its length (PLAIN): for readers that know nothing else.
+    Plain,
 }
 
 /// How pages are compressed.
@@ -171,6 +219,8 @@ mod tests {
             ConvertOptions { part_bytes: 1 << 20, ..ConvertOptions::default() },
             ConvertOptions { max_reject_ratio: 1.5, ..ConvertOptions::default() },
             ConvertOptions { target_partitions: Some(0), ..ConvertOptions::default() },
+            ConvertOptions { bloom_filter_false_share: 0.0, ..ConvertOptions::default() },
+            ConvertOptions { compression: Compression::Zstd, compression_level: Some(99), ..ConvertOptions::default() },
         ];
         assert!(wrong.iter().all(|options| options.check().is_err_and(|error| !error.is_transient())));
         ConvertOptions::default().check().unwrap();

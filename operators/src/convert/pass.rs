@@ -26,7 +26,7 @@ use super::layout::{Layout, lay_out};
 use super::note::{self, NOTE, Note, PartOutcome};
 use super::rejects::RejectsWriter;
 use super::scanner::ScanOptions;
-use super::sink::{EncodeOptions, Outlets, ParquetParts, ParquetPartsExec, PartNode, ROWS, UploadGuard};
+use super::sink::{Outlets, ParquetParts, ParquetPartsExec, PartNode, ROWS, UploadGuard};
 use super::source::{BYTES_READ, ScanNode};
 use super::{Buckets, Conversion, ConvertError, ConvertOptions, InputFile, Progress, codec};
 
@@ -126,11 +126,7 @@ impl<'a> Job<'a> {
             parts: parts
                 .map(|(part, partitions)| PartNode { key: self.conversion.output.key(part), partitions })
                 .collect(),
-            encode: EncodeOptions {
-                compression: self.options.compression,
-                row_group_bytes: self.options.row_group_bytes as usize,
-                page_index: self.options.page_index,
-            },
+            encode: self.options.encode(),
             metadata: vec![
                 ("penstock.manifest".to_owned(), self.conversion.manifest_id.clone()),
                 ("penstock.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),

@@ -62,7 +62,7 @@ impl<'a, 'b> Attempt<'a, 'b> {
         let mut known = checked(catalog.known().await?)?;
         let mut checked_alone = false;
         loop {
-            // The first lines of the first file begin the order of first sight. A dataset without columns takes them at
+            // The first lines of the first files begin the order of first sight. A dataset without columns takes them at
             // their word, and mostly needs no second pass.
             let guess = if known.is_empty() { self.probe().await } else { Vec::new() };
             let columns = [known.clone(), guess.clone()].concat();
@@ -112,12 +112,9 @@ impl<'a, 'b> Attempt<'a, 'b> {
     }
 
     async fn probe(&self) -> Vec<String> {
-        let Some(first) = self.set.first() else { return Vec::new() };
-        let layout = lay_out(&self.job.files(&[*first]), &self.job.conversion.output, self.job.options);
-        match layout.partitions.first().and_then(|ranges| ranges.first()) {
-            Some(range) => source::probe(range, self.job.scan_options(&[]), self.job.buckets.input.store.clone()).await,
-            None => Vec::new(),
-        }
+        let layout = lay_out(&self.job.files(&self.set), &self.job.conversion.output, self.job.options);
+        let store = self.job.buckets.input.store.clone();
+        source::probe(layout.partitions.iter().flatten(), self.job.scan_options(&[]), store).await
     }
 
     /// Takes the files that failed out of the set.

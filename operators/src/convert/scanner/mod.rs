@@ -8,6 +8,7 @@ mod column;
 mod fault;
 pub(super) mod lines;
 mod names;
+mod plain;
 mod rest;
 mod text;
 mod value;
@@ -24,6 +25,7 @@ use self::column::{Constant, TextColumn};
 use self::fault::Fault;
 use self::lines::{Lines, Piece};
 use self::names::{LINE_START, Names, Slot, Target};
+pub use self::plain::kernels as plain_text_kernels;
 use self::rest::Rest;
 use super::columns::{REST, SOURCE_ETAG, SOURCE_FILE};
 use super::note::{self, Note, RangeOutcome, Raw, Reject};
@@ -81,6 +83,8 @@ pub(super) struct Scanner {
     open: Vec<bool>,
     discarded: Vec<u8>,
     outcome: RangeOutcome,
+    /// Which line this is of all that were ever scanned.
+    line: u64,
     /// Keys of this line that occurred again.
     duplicate_keys: u64,
     /// Whether this pass can't be the last one: lines are only checked.
@@ -89,21 +93,15 @@ pub(super) struct Scanner {
 }
 
 impl Scanner {
-    /// A scanner for a range of file number `file`, called `uri`.
-    pub(super) fn new(
-        options: Arc<ScanOptions>,
-        schema: SchemaRef,
-        batch_rows: usize,
-        file: u32,
-        uri: &str,
-        etag: Option<&str>,
-    ) -> Self {
+    /// A scanner; [`Self::begin`] says of what.
+    pub(super) fn new(options: Arc<ScanOptions>, schema: SchemaRef, batch_rows: usize) -> Self {
         Self {
             names: Names::new(&options.columns, options.room, options.column_case),
             columns: options.columns.iter().map(|_| TextColumn::new()).collect(),
             rest_column: options.columns.iter().position(|name| name == REST),
-            constants: [Constant::new(Some(uri)), Constant::new(etag)],
-            outcome: RangeOutcome { file, ..RangeOutcome::default() },
+            constants: [Constant::new(None), Constant::new(None)],
+            outcome: RangeOutcome::default(),
+            line: 0,
             options,
             schema,
             batch_rows,
@@ -117,6 +115,18 @@ impl Scanner {
             spoiled: false,
             notes: Vec::new(),
         }
+    }
+
+    /// Begins a range of file number `file`, called `uri`.
+    pub(super) fn begin(&mut self, file: u32, uri: &str, etag: Option<&str>) {
+        self.constants = [Constant::new(Some(uri)), Constant::new(etag)];
+        self.outcome = RangeOutcome { file, ..RangeOutcome::default() };
+    }
+
+    /// Whether another range may follow the one that has ended: with all that was learnt of keys and their order, and with
+    /// the room that is there already.
+    pub(super) fn can_go_on(&self) -> bool {
+        !self.spoiled && self.rows == 0 && self.notes.is_empty()
     }
 
     /// Scans `piece` until it ends (true) or a batch is full (false; call again with the same piece).
@@ -175,6 +185,15 @@ impl Scanner {
         self.notes.clear();
     }
 
+    pub(super) fn max_line_bytes(&self) -> usize {
+        self.options.max_line_bytes
+    }
+
+    /// How many names are no columns, and where in its file the last of them was seen first.
+    pub(super) fn last_unknown(&self) -> (usize, u64) {
+        (self.names.unknown.len(), self.names.unknown.last().map_or(0, |(_, offset)| *offset))
+    }
+
     /// The names that are no columns, in order of first sight.
     pub(super) fn into_unknown(self) -> Vec<String> {
         self.names.unknown.into_iter().map(|(name, _)| name).collect()
@@ -182,6 +201,7 @@ impl Scanner {
 
     fn scan_line(&mut self, lines: &Lines, range: Range<usize>, utf8: bool) {
         self.outcome.lines += 1;
+        self.line += 1;
         self.names.begin_line();
         self.rest.clear();
         self.duplicate_keys = 0;
@@ -244,8 +264,7 @@ impl Scanner {
             loop {
                 let (slot, key, end) = self.scan_key(line, at, previous)?;
                 previous = slot.unwrap_or(LINE_START);
-                at = value::space(line, value::colon_end(line, end)?);
-                at = self.scan_value(line, at, slot, key)?;
+                at = self.scan_value(line, value::space(line, end), slot, key)?;
                 at = value::space(line, at);
                 match line.get(at) {
                     Some(b',') => at = value::space(line, at + 1),
@@ -262,18 +281,28 @@ impl Scanner {
         Ok(())
     }
 
-    /// The key at `at`: its slot, its place with quotes, and the position after it. The text of a key that was not foreseen
-    /// is left in `self.key`.
-    #[inline]
+    /// The key at `at`: its slot, its place with quotes, and the position after its colon. The text of a key that was not
+    /// foreseen is left in `self.key`.
+    #[inline(always)]
     fn scan_key(
         &mut self,
         line: &[u8],
         at: usize,
         previous: Slot,
     ) -> Result<(Option<Slot>, Range<usize>, usize), Fault> {
-        if let Some((slot, length)) = self.names.predict(previous, &line[at..]) {
-            return Ok((Some(slot), at..at + length, at + length));
+        match line.get(at..).and_then(|rest| self.names.predict(previous, rest)) {
+            Some((slot, length)) => Ok((Some(slot), at..at + length - 1, at + length)),
+            None => self.look_key_up(line, at, previous),
         }
+    }
+
+    #[inline(never)]
+    fn look_key_up(
+        &mut self,
+        line: &[u8],
+        at: usize,
+        previous: Slot,
+    ) -> Result<(Option<Slot>, Range<usize>, usize), Fault> {
         if line.get(at) != Some(&b'"') {
             return Fault::invalid(at, "a key was expected");
         }
@@ -281,15 +310,15 @@ impl Scanner {
         let end = text::unescape(line, at + 1, &mut self.key)?;
         let escaped = self.key.len() + 2 != end - at;
         let slot = self.names.look_up(previous, &self.key, escaped);
-        Ok((slot, at..end, end))
+        Ok((slot, at..end, value::colon_end(line, end)?))
     }
 
     /// The value at `at`; the position after it.
-    #[inline]
+    #[inline(always)]
     fn scan_value(&mut self, line: &[u8], at: usize, slot: Option<Slot>, key: Range<usize>) -> Result<usize, Fault> {
         let target = slot.map_or(Target::Rest, |slot| self.names.target(slot));
         if let (Target::Column(column), Some(slot), false) = (target, slot, self.spoiled) {
-            if self.names.repeats(slot, self.outcome.lines) {
+            if self.names.repeats(slot, self.line) {
                 self.duplicate_keys += 1;
                 self.columns[column].unset(self.rows);
             }
@@ -298,7 +327,7 @@ impl Scanner {
         let end = self.check_value(line, at)?;
         let repeats = match (target, slot) {
             (Target::Rest, slot) => self.rest.add(slot, &self.key, key, at..end),
-            (_, Some(slot)) => self.names.repeats(slot, self.outcome.lines),
+            (_, Some(slot)) => self.names.repeats(slot, self.line),
             (_, None) => false,
         };
         self.duplicate_keys += u64::from(repeats);
@@ -309,7 +338,7 @@ impl Scanner {
     }
 
     /// The value at `at` becomes this row's cell of `column`; the position after it.
-    #[inline]
+    #[inline(always)]
     fn scan_cell(&mut self, line: &[u8], at: usize, column: usize) -> Result<usize, Fault> {
         let row = self.rows;
         let column = &mut self.columns[column];
@@ -317,7 +346,7 @@ impl Scanner {
             Some(b'"') => {
                 let end = text::plain_end(line, at + 1);
                 if line.get(end) == Some(&b'"') {
-                    column.set(row, &line[at + 1..end]);
+                    column.set(row, line, at + 1..end);
                     return Ok(end + 1);
                 }
                 return column.set_with(row, |out| text::unescape(line, at + 1, out));
@@ -329,7 +358,7 @@ impl Scanner {
             Some(b'n') => return value::literal_end(line, at, b"null"),
             _ => return Fault::invalid(at, "a value was expected"),
         };
-        column.set(row, &line[at..end]);
+        column.set(row, line, at..end);
         Ok(end)
     }
 

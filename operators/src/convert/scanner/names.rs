@@ -1,5 +1,6 @@
 //! From a key to what becomes of its value, mostly without a look-up: lines of a file tend to have the same keys in the
-//! same order, so each key remembers which two followed it last.
+//! same order, so each key remembers which two followed it last. Whether one of these stands there is told by comparing
+//! three words.
 
 use std::collections::HashMap;
 
@@ -26,15 +27,29 @@ pub(super) type Slot = u32;
 /// The slot before a line's first key.
 pub(super) const LINE_START: Slot = 0;
 
+/// Bytes of a foreseen key that are compared as words.
+const WORDS: usize = 3;
+const HEAD_BYTES: usize = WORDS * 8;
+
+/// What a line must hold where a key is foreseen, and what followed that key: all that the common case looks at.
 #[derive(Debug)]
-struct Known {
-    /// The key as the line has it, quotes included.
-    quoted: Box<[u8]>,
-    target: Target,
+struct Foreseen {
+    /// The first bytes of the key with its quotes and colon, and which of their bits count.
+    head: [u64; WORDS],
+    mask: [u64; WORDS],
     /// The slots that followed it, the last one first.
     followers: [Slot; 2],
+    /// How long it is. Nothing is foreseen of a key of no length.
+    length: u32,
+}
+
+#[derive(Debug)]
+struct Known {
+    target: Target,
     /// The last line that has it.
     line: u64,
+    /// The key as the line has it, with its quotes and colon.
+    written: Box<[u8]>,
     /// What the column would be called, if it is to become one, and whether it is listed as such.
     name: Box<str>,
     listed: bool,
@@ -43,6 +58,8 @@ struct Known {
 /// All keys that have a slot. Bounded: past `max_slots` a key that is no column has none, and goes into `_rest`.
 #[derive(Debug)]
 pub(super) struct Names {
+    /// Of each slot.
+    foreseen: Vec<Foreseen>,
     known: Vec<Known>,
     by_key: HashMap<Box<[u8]>, Slot, RandomState>,
     max_slots: usize,
@@ -60,15 +77,9 @@ pub(super) struct Names {
 impl Names {
     pub(super) fn new(columns: &[String], room: usize, case: ColumnCase) -> Self {
         // The slot before the first key is never taken for a key.
-        let start = Known {
-            quoted: quoted(b"\n"),
-            target: Target::Rest,
-            followers: [0, 0],
-            line: 0,
-            name: "".into(),
-            listed: false,
-        };
+        let start = Known { target: Target::Rest, line: 0, written: Box::default(), name: "".into(), listed: false };
         let mut names = Self {
+            foreseen: vec![Foreseen::of(&start.written)],
             known: vec![start],
             by_key: HashMap::default(),
             max_slots: columns.len() + room + 4096,
@@ -86,31 +97,44 @@ impl Names {
         names
     }
 
-    fn add(&mut self, key: &[u8], quoted_text: &[u8], target: Target) -> Slot {
+    fn add(&mut self, key: &[u8], spelling: &[u8], target: Target) -> Slot {
         let slot = self.known.len() as Slot;
-        let (quoted, name) = (quoted(quoted_text), String::from_utf8_lossy(key).into());
-        self.known.push(Known { quoted, target, followers: [0, 0], line: 0, name, listed: false });
+        let (written, name) = (written(spelling), String::from_utf8_lossy(key).into());
+        self.foreseen.push(Foreseen::of(&written));
+        self.known.push(Known { target, line: 0, written, name, listed: false });
         self.by_key.insert(key.into(), slot);
         slot
     }
 
-    /// The slot that followed `previous` before, if its key stands at the start of `rest`, and the key's length.
-    #[inline]
+    /// The slot that followed `previous` before, if its key and a colon stand at the start of `rest`, and their length.
+    #[inline(always)]
     pub(super) fn predict(&mut self, previous: Slot, rest: &[u8]) -> Option<(Slot, usize)> {
-        let [last, other] = self.known[previous as usize].followers;
+        let [last, other] = self.foreseen[previous as usize].followers;
         if let Some(length) = self.stands_at(last, rest) {
             return Some((last, length));
         }
         let length = self.stands_at(other, rest)?;
-        self.known[previous as usize].followers = [other, last];
+        self.foreseen[previous as usize].followers = [other, last];
         Some((other, length))
     }
 
     /// A follower may have been forgotten, or its slot taken by another key: what stands there decides.
-    #[inline]
+    #[inline(always)]
     fn stands_at(&self, slot: Slot, rest: &[u8]) -> Option<usize> {
-        let quoted = &self.known.get(slot as usize)?.quoted;
-        rest.starts_with(quoted).then_some(quoted.len())
+        let foreseen = self.foreseen.get(slot as usize)?;
+        let length = foreseen.length as usize;
+        let Some(head) = rest.first_chunk::<HEAD_BYTES>().filter(|_| length <= HEAD_BYTES) else {
+            return self.stands_whole_at(slot, rest);
+        };
+        let differ = foreseen.differ(head);
+        (differ == 0 && length > 0).then_some(length)
+    }
+
+    /// For a long key, or near the end of a line.
+    #[inline(never)]
+    fn stands_whole_at(&self, slot: Slot, rest: &[u8]) -> Option<usize> {
+        let written = &self.known[slot as usize].written;
+        (!written.is_empty() && rest.starts_with(written)).then_some(written.len())
     }
 
     /// The slot of a key that was not foreseen; none if it goes into `_rest` without a slot.
@@ -121,10 +145,12 @@ impl Names {
         };
         let known = &mut self.known[slot as usize];
         // Another spelling of the same column (`Id` and `id`): expect this one from now on.
-        if !escaped && known.quoted.get(1..known.quoted.len() - 1) != Some(key) {
-            known.quoted = quoted(key);
+        if !escaped && known.written.get(1..known.written.len().saturating_sub(2)) != Some(key) {
+            known.written = written(key);
+            let foreseen = &mut self.foreseen[slot as usize];
+            *foreseen = Foreseen { followers: foreseen.followers, ..Foreseen::of(&known.written) };
         }
-        let followers = &mut self.known[previous as usize].followers;
+        let followers = &mut self.foreseen[previous as usize].followers;
         *followers = [slot, followers[0]];
         Some(slot)
     }
@@ -171,6 +197,7 @@ impl Names {
         if self.known.len() > self.before_line {
             let before_line = self.before_line;
             self.known.truncate(before_line);
+            self.foreseen.truncate(before_line);
             self.by_key.retain(|_, slot| (*slot as usize) < before_line);
         }
     }
@@ -208,9 +235,33 @@ impl Names {
     }
 }
 
-/// A key as a line without escapes has it. One that needs escapes gets what no line holds: it is looked up each time.
-fn quoted(text: &[u8]) -> Box<[u8]> {
-    if plain_end(text, 0) < text.len() { Box::from(&b"\n"[..]) } else { [b"\"", text, b"\""].concat().into() }
+impl Foreseen {
+    fn of(written: &[u8]) -> Self {
+        let (mut head, mut mask) = ([0; HEAD_BYTES], [0; HEAD_BYTES]);
+        let inline = written.len().min(HEAD_BYTES);
+        head[..inline].copy_from_slice(&written[..inline]);
+        mask[..inline].fill(0xff);
+        Self { head: words(&head), mask: words(&mask), followers: [0, 0], length: written.len() as u32 }
+    }
+
+    /// Zero if `head` begins with the key.
+    #[inline(always)]
+    fn differ(&self, head: &[u8; HEAD_BYTES]) -> u64 {
+        let found = words(head);
+        (0..WORDS).fold(0, |differ, word| differ | (found[word] ^ self.head[word]) & self.mask[word])
+    }
+}
+
+#[inline(always)]
+fn words(bytes: &[u8; HEAD_BYTES]) -> [u64; WORDS] {
+    let (words, _) = bytes.as_chunks::<8>();
+    std::array::from_fn(|word| u64::from_le_bytes(words[word]))
+}
+
+/// A key as a line without escapes and needless space has it. One that needs escapes has no such form: it is looked up
+/// each time.
+fn written(text: &[u8]) -> Box<[u8]> {
+    if plain_end(text, 0) < text.len() { Box::default() } else { [b"\"", text, b"\":"].concat().into() }
 }
 
 #[cfg(test)]
@@ -227,9 +278,25 @@ mod tests {
         assert_eq!(names.predict(LINE_START, br#""a":1"#), None);
         let a = names.look_up(LINE_START, b"a", false).unwrap();
         let b = names.look_up(a, b"b", false).unwrap();
-        assert_eq!(names.predict(LINE_START, br#""a":1"#), Some((a, 3)));
-        assert_eq!(names.predict(a, br#""b":1"#), Some((b, 3)));
+        assert_eq!(names.predict(LINE_START, br#""a":1"#), Some((a, 4)));
+        assert_eq!(names.predict(a, br#""b":1"#), Some((b, 4)));
         assert_eq!(names.target(b), Target::Column(1));
+    }
+
+    #[test]
+    fn a_key_is_foreseen_whatever_its_length() {
+        for length in 0..60 {
+            let (key, longer) = ("k".repeat(length), "k".repeat(length + 1));
+            let mut names = names(&[&key, &longer], 0, ColumnCase::Preserve);
+            let slot = names.look_up(LINE_START, key.as_bytes(), false).unwrap();
+            for rest in ["", "1", "1,\"another\":\"value that goes on\"}"] {
+                let line = format!("\"{key}\":{rest}");
+                assert_eq!(names.predict(LINE_START, line.as_bytes()), Some((slot, length + 3)), "{line}");
+                for other in [format!("\"{longer}\":{rest}"), format!("\"{key}\" :{rest}"), format!("\"{key}")] {
+                    assert_eq!(names.predict(LINE_START, other.as_bytes()), None, "{other}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -261,7 +328,7 @@ mod tests {
         assert_eq!(names.predict(LINE_START, br#""x":1"#), None);
         assert_eq!(names.settle_pending(0), (false, false));
         let y = names.look_up(LINE_START, b"y", false).unwrap();
-        assert_eq!((x, names.predict(LINE_START, br#""y":1"#)), (y, Some((y, 3))));
+        assert_eq!((x, names.predict(LINE_START, br#""y":1"#)), (y, Some((y, 4))));
     }
 
     #[test]
@@ -269,7 +336,7 @@ mod tests {
         let mut names = names(&["id"], 9, ColumnCase::Lower);
         let slot = names.look_up(LINE_START, b"ID", false).unwrap();
         assert_eq!(names.target(slot), Target::Column(0));
-        assert_eq!(names.predict(LINE_START, br#""ID":1"#), Some((slot, 4)));
+        assert_eq!(names.predict(LINE_START, br#""ID":1"#), Some((slot, 5)));
         assert_eq!(names.look_up(LINE_START, b"id", false), Some(slot));
         let new = names.look_up(LINE_START, b"New", false).unwrap();
         assert_eq!(names.look_up(LINE_START, b"nEW", false), Some(new));

@@ -15,7 +15,8 @@ use crate::convert::testing::{Row, batch_rows, data, scan_options as options};
 fn scan(file: &[u8], options: ScanOptions, chunk: usize) -> (Vec<Row>, Vec<Reject>, RangeOutcome) {
     let mut cutter = LineCutter::new(None, options.max_line_bytes, options.max_reject_bytes);
     let schema = options.schema();
-    let mut scanner = Scanner::new(Arc::new(options), schema, 3, 0, "s3://in/a", None);
+    let mut scanner = Scanner::new(Arc::new(options), schema, 3);
+    scanner.begin(0, "s3://in/a", None);
     let (mut rows, mut notes) = (Vec::new(), Vec::new());
     let mut take = |scanner: &mut Scanner| {
         let Some(batch) = scanner.take_batch().unwrap() else { return false };

@@ -1,36 +1,7 @@
 //! JSON strings: finding their end, checking them, unescaping them. Positions are bytes from the line's start.
 
 use super::fault::Fault;
-
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = 0x8080_8080_8080_8080;
-
-/// From `at`, the first byte that is no plain text of a string: a quote, a backslash or a control character; else the end.
-#[inline]
-pub(super) fn plain_end(line: &[u8], mut at: usize) -> usize {
-    // Eight bytes at a time: a byte's high bit is set in `hits` if it is one of the three. A borrow may set bits above a
-    // true hit, never below one, so the lowest is right.
-    while let Some(chunk) = line.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*chunk);
-        let quote = word ^ (ONES * b'"' as u64);
-        let backslash = word ^ (ONES * b'\\' as u64);
-        let hits = (quote.wrapping_sub(ONES) & !quote
-            | backslash.wrapping_sub(ONES) & !backslash
-            | word.wrapping_sub(ONES * 0x20) & !word)
-            & HIGHS;
-        if hits != 0 {
-            return at + (hits.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    while let Some(&byte) = line.get(at) {
-        if byte == b'"' || byte == b'\\' || byte < 0x20 {
-            break;
-        }
-        at += 1;
-    }
-    at
-}
+pub(super) use super::plain::plain_end;
 
 /// Checks the string whose text begins at `at`, and gives the position after its closing quote. Any four hex digits make
 /// an escape here: what stays JSON text may hold a lone surrogate.
@@ -144,22 +115,6 @@ mod tests {
         for source in [r#""\ud800""#, r#""\udc00""#, r#""\ud800\u0041""#, r#""\ud800x""#, r#""\udc00\ud800""#] {
             assert!(matches!(unescape(source.as_bytes(), 1, &mut Vec::new()), Err(Fault::LoneSurrogate { .. })));
             assert_eq!(skip(source.as_bytes(), 1), Ok(source.len()));
-        }
-    }
-
-    #[test]
-    fn every_position_of_a_special_byte_is_found() {
-        for special in [b'"', b'\\', 0, 0x1f, b'\n'] {
-            for length in 0..40 {
-                for at in 0..length {
-                    let mut line = vec![b'!'; length];
-                    line[at] = special;
-                    assert_eq!(plain_end(&line, 0), at);
-                }
-                let mut plain = vec![0xff; length];
-                plain.push(b' ');
-                assert_eq!(plain_end(&plain, 0), plain.len());
-            }
         }
     }
 }

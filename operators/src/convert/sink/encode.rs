@@ -3,58 +3,83 @@
 use std::collections::HashSet;
 use std::hash::BuildHasher;
 use std::io::Write;
-use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
-use arrow::datatypes::SchemaRef;
 use foldhash::fast::RandomState;
-use parquet::arrow::ArrowSchemaConverter;
-use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 use parquet::errors::Result;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::ColumnPath;
+use parquet::schema::types::SchemaDescriptor;
 use serde::{Deserialize, Serialize};
 
+use super::column::{ChunkOptions, ColumnEncoder, EncodedColumn, Form};
 use crate::convert::options;
 
 /// Values looked at to tell whether a dictionary pays.
 const SAMPLE: usize = 1024;
 
 /// How columns are written: plain data, part of the sink's node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EncodeOptions {
     /// How pages are compressed.
     pub compression: options::Compression,
+    /// How hard the codec tries, where it has levels.
+    pub compression_level: Option<u32>,
+    /// How text is written that no dictionary shrinks.
+    pub text_encoding: options::TextEncoding,
     /// What a row group holds at most, in bytes of text.
     pub row_group_bytes: usize,
-    /// Whether pages have statistics.
+    /// Whether column chunks have statistics.
+    pub statistics: bool,
+    /// Whether pages have them too.
     pub page_index: bool,
+    /// Columns with a Bloom filter.
+    pub bloom_filter_columns: Vec<String>,
+    /// The share of false answers of those.
+    pub bloom_filter_false_share: f64,
 }
 
 impl EncodeOptions {
-    /// The properties of a file.
-    pub(super) fn properties(&self) -> WriterPropertiesBuilder {
-        let compression = match self.compression {
+    fn codec(&self) -> Result<Compression> {
+        let level = self.compression_level;
+        Ok(match self.compression {
             options::Compression::Uncompressed => Compression::UNCOMPRESSED,
             options::Compression::Snappy => Compression::SNAPPY,
-            options::Compression::Gzip => Compression::GZIP(GzipLevel::default()),
-            options::Compression::Brotli => Compression::BROTLI(BrotliLevel::default()),
+            options::Compression::Gzip => {
+                Compression::GZIP(level.map_or(Ok(GzipLevel::default()), GzipLevel::try_new)?)
+            }
+            options::Compression::Brotli => {
+                Compression::BROTLI(level.map_or(Ok(BrotliLevel::default()), BrotliLevel::try_new)?)
+            }
             options::Compression::Lz4 => Compression::LZ4_RAW,
-            options::Compression::Zstd => Compression::ZSTD(ZstdLevel::default()),
+            options::Compression::Zstd => {
+                Compression::ZSTD(level.map_or(Ok(ZstdLevel::default()), |level| ZstdLevel::try_new(level as i32))?)
+            }
+        })
+    }
+
+    /// Says what can't be right.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.codec().map(drop)
+    }
+
+    /// The properties of a file: what its footer needs.
+    pub(super) fn properties(&self) -> WriterPropertiesBuilder {
+        let statistics = match (self.statistics, self.page_index) {
+            (false, _) => EnabledStatistics::None,
+            (true, false) => EnabledStatistics::Chunk,
+            (true, true) => EnabledStatistics::Page,
         };
         WriterProperties::builder()
             .set_created_by(concat!("penstock version ", env!("CARGO_PKG_VERSION")).to_owned())
-            .set_compression(compression)
-            .set_statistics_enabled(if self.page_index { EnabledStatistics::Page } else { EnabledStatistics::Chunk })
+            .set_statistics_enabled(statistics)
     }
 }
 
 /// A row group while it grows.
 pub(super) struct RowGroupEncoder {
-    schema: SchemaRef,
-    columns: Vec<ArrowColumnWriter>,
+    columns: Vec<ColumnEncoder>,
     pub(super) rows: usize,
     /// Bytes of text so far.
     pub(super) text_bytes: usize,
@@ -62,37 +87,41 @@ pub(super) struct RowGroupEncoder {
 
 /// A row group, encoded.
 pub(super) struct RowGroup {
-    chunks: Vec<ArrowColumnChunk>,
+    columns: Vec<EncodedColumn>,
     pub(super) rows: usize,
 }
 
 impl RowGroupEncoder {
     /// A row group that `first` will be written to: a column gets a dictionary if its values there repeat themselves.
-    pub(super) fn new(schema: SchemaRef, options: &EncodeOptions, first: &RecordBatch) -> Result<Self> {
-        let mut properties = options.properties();
-        for (field, column) in schema.fields().iter().zip(first.columns()) {
-            if !dictionary_pays(column.as_string()) {
-                let path = ColumnPath::new(vec![field.name().clone()]);
-                properties = properties.set_column_dictionary_enabled(path, false);
-            }
-        }
-        // The factory wants a file to take the properties from; this one goes nowhere.
-        let root = ArrowSchemaConverter::new().convert(&schema)?.root_schema_ptr();
-        let file = SerializedFileWriter::new(std::io::sink(), root, Arc::new(properties.build()))?;
-        let columns = ArrowRowGroupWriterFactory::new(&file, schema.clone()).create_column_writers(0)?;
-        Ok(Self { schema, columns, rows: 0, text_bytes: 0 })
+    pub(super) fn new(schema: &SchemaDescriptor, options: &EncodeOptions, first: &RecordBatch) -> Result<Self> {
+        let compression = options.codec()?;
+        let otherwise = match options.text_encoding {
+            options::TextEncoding::DeltaLength => Form::DeltaLength,
+            options::TextEncoding::Plain => Form::Plain,
+        };
+        let columns = schema.columns().iter().zip(first.columns()).map(|(column, values)| {
+            let bloom_filter = options.bloom_filter_columns.iter().any(|name| name == column.name());
+            let options = ChunkOptions {
+                column: column.clone(),
+                compression,
+                statistics: options.statistics,
+                page_index: options.page_index,
+                bloom_filter: bloom_filter.then_some(options.bloom_filter_false_share),
+            };
+            let form = if dictionary_pays(values.as_string()) { Form::Dictionary } else { otherwise };
+            ColumnEncoder::new(options, form, otherwise)
+        });
+        Ok(Self { columns: columns.collect::<Result<_>>()?, rows: 0, text_bytes: 0 })
     }
 
     /// Adds rows. Columns past those of the schema are left out.
     pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        for ((field, array), writer) in self.schema.fields().iter().zip(batch.columns()).zip(&mut self.columns) {
+        for (array, column) in batch.columns().iter().zip(&mut self.columns) {
             let text: &StringArray = array.as_string();
             if let [first, .., last] = text.value_offsets() {
                 self.text_bytes += (last - first) as usize;
             }
-            for leaf in compute_leaves(field, array)? {
-                writer.write(&leaf)?;
-            }
+            column.write(text)?;
         }
         self.rows += batch.num_rows();
         Ok(())
@@ -100,13 +129,13 @@ impl RowGroupEncoder {
 
     /// What it holds in memory.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.columns.iter().map(ArrowColumnWriter::memory_size).sum()
+        self.columns.iter().map(ColumnEncoder::memory_bytes).sum()
     }
 
     /// Ends the row group.
     pub(super) fn close(self) -> Result<RowGroup> {
-        let chunks = self.columns.into_iter().map(ArrowColumnWriter::close).collect::<Result<_>>()?;
-        Ok(RowGroup { chunks, rows: self.rows })
+        let columns = self.columns.into_iter().map(ColumnEncoder::close).collect::<Result<_>>()?;
+        Ok(RowGroup { columns, rows: self.rows })
     }
 }
 
@@ -114,8 +143,8 @@ impl RowGroup {
     /// Appends it to a file.
     pub(super) fn append_to<W: Write + Send>(self, file: &mut SerializedFileWriter<W>) -> Result<()> {
         let mut row_group = file.next_row_group()?;
-        for chunk in self.chunks {
-            chunk.append_to_row_group(&mut row_group)?;
+        for column in self.columns {
+            column.append_to(&mut row_group)?;
         }
         row_group.close()?;
         Ok(())
@@ -123,7 +152,7 @@ impl RowGroup {
 
     /// What its chunks hold.
     pub(super) fn bytes(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.close().metadata.compressed_size().max(0) as usize).sum()
+        self.columns.iter().map(EncodedColumn::bytes).sum()
     }
 }
 

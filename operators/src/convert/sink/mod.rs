@@ -4,6 +4,7 @@
 //! Names come from the node, never from a partition's index in some task. Its result is notes: those of the scan in the
 //! files' order, then the part's outcome.
 
+mod column;
 mod encode;
 mod part;
 mod upload;
@@ -37,7 +38,7 @@ use super::note::{self, NOTE};
 pub(crate) const ROWS: &str = "rows";
 
 /// The sink as plain data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ParquetParts {
     /// The output bucket's name.
     pub bucket: String,

@@ -21,8 +21,8 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::Count;
 use futures::StreamExt;
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::file::metadata::KeyValue;
 use parquet::file::writer::SerializedFileWriter;
 use tokio::sync::mpsc;
@@ -170,6 +170,7 @@ struct PartitionTask {
 impl PartitionTask {
     async fn run(self) -> Result<()> {
         let mut batches = self.input.execute(self.partition, self.context.clone())?;
+        let columns = ArrowSchemaConverter::new().convert(&self.schema).map_err(parquet_error)?;
         let mut encoder: Option<RowGroupEncoder> = None;
         while let Some(batch) = batches.next().await {
             let batch = batch?;
@@ -195,7 +196,7 @@ impl PartitionTask {
             }
             let mut growing = match encoder.take() {
                 Some(growing) => growing,
-                None => RowGroupEncoder::new(self.schema.clone(), &self.node.encode, &batch).map_err(parquet_error)?,
+                None => RowGroupEncoder::new(&columns, &self.node.encode, &batch).map_err(parquet_error)?,
             };
             growing.write(&batch).map_err(parquet_error)?;
             let memory_bytes = growing.memory_bytes();

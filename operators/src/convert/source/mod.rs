@@ -110,18 +110,30 @@ impl ScanNode {
     }
 }
 
-/// The names that the first lines of a file show and that are no columns yet, in order of first sight.
-pub(super) async fn probe(range: &ScanRange, options: ScanOptions, store: Arc<dyn ObjectStore>) -> Vec<String> {
-    let Ok(path) = Path::parse(&range.key) else { return Vec::new() };
-    let object = chunks::Object {
-        store,
-        path,
-        size_bytes: range.size_bytes,
-        etag: range.etag.clone(),
-        version: range.version.clone(),
-    };
-    let schema = options.schema();
-    opener::probe(object, range.file.encoding, Arc::new(options), schema).await
+/// The names that the first lines of these ranges, in this order, show and that are no columns yet, in order of first
+/// sight.
+pub(super) async fn probe(
+    ranges: impl Iterator<Item = &ScanRange>,
+    options: ScanOptions,
+    store: Arc<dyn ObjectStore>,
+) -> Vec<String> {
+    let mut probe = opener::Probe::new(Arc::new(options));
+    // Later ranges of a file are read along with its first.
+    let first = ranges.filter(|range| range.range.is_none_or(|(start, _)| start == 0));
+    for range in first.take(opener::PROBE_FILES) {
+        let Ok(path) = Path::parse(&range.key) else { continue };
+        let object = chunks::Object {
+            store: store.clone(),
+            path,
+            size_bytes: range.size_bytes,
+            etag: range.etag.clone(),
+            version: range.version.clone(),
+        };
+        if !probe.read(object, range.file.encoding).await {
+            break;
+        }
+    }
+    probe.into_names()
 }
 
 impl ScanRange {
@@ -189,6 +201,7 @@ impl FileSource for NdjsonSource {
             schema: self.schema(),
             batch_rows: self.batch_rows,
             upcoming: Mutex::new(Upcoming::new(object_store, files.to_vec(), bytes_read)),
+            scanner: Arc::default(),
         }))
     }
 

@@ -19,14 +19,21 @@ use super::inflate::{Encoding, InflateReader};
 use crate::convert::scanner::lines::{LineCutter, Piece};
 use crate::convert::scanner::{ScanOptions, Scanner};
 
-/// How much of a file is read to guess a dataset's first columns.
-const PROBE_BYTES: u64 = 1 << 20;
+/// How much is read at least, and at most, to guess a dataset's first columns. It costs some milliseconds; a column that
+/// shows up later costs a second pass.
+const PROBE_BYTES: u64 = 4 << 20;
+const PROBE_MOST_BYTES: u64 = 64 << 20;
+
+/// Small files that are read for it, one after the other.
+pub(super) const PROBE_FILES: usize = 16;
 
 pub(super) struct NdjsonOpener {
     pub(super) options: Arc<ScanOptions>,
     pub(super) schema: SchemaRef,
     pub(super) batch_rows: usize,
     pub(super) upcoming: Mutex<Upcoming>,
+    /// A scanner that has ended a range, for the next one.
+    pub(super) scanner: Arc<Mutex<Option<Scanner>>>,
 }
 
 /// The files that an opener will be asked for, in order. While one is scanned the small ones after it are fetched.
@@ -91,22 +98,26 @@ impl FileOpener for NdjsonOpener {
             (_, Some(_)) => return Err(internal_datafusion_err!("{} is compressed and can't be cut", file.path())),
         };
         let chunks = self.upcoming.lock().unwrap_or_else(PoisonError::into_inner).reader(&file);
+        let kept = self.scanner.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut scanner = kept.unwrap_or_else(|| Scanner::new(options.clone(), self.schema.clone(), self.batch_rows));
+        scanner.begin(scan_file.index, &scan_file.uri, file.object_meta.e_tag.as_deref());
         let scan = RangeScan {
             bytes: Reader::new(chunks, scan_file.encoding),
             cutter: LineCutter::new(range, options.max_line_bytes, options.max_reject_bytes),
-            scanner: Scanner::new(
-                options.clone(),
-                self.schema.clone(),
-                self.batch_rows,
-                scan_file.index,
-                &scan_file.uri,
-                file.object_meta.e_tag.as_deref(),
-            ),
+            scanner,
+            keep: self.scanner.clone(),
             pieces: VecDeque::new(),
             state: State::Begun,
         };
-        let batches =
-            stream::try_unfold(scan, |mut scan| async move { Ok(scan.next().await?.map(|batch| (batch, scan))) });
+        let batches = stream::try_unfold(scan, |mut scan| async move {
+            match scan.next().await? {
+                Some(batch) => Ok(Some((batch, scan))),
+                None => {
+                    scan.end();
+                    Ok(None)
+                }
+            }
+        });
         Ok(Box::pin(async move { Ok(batches.boxed()) }))
     }
 }
@@ -116,6 +127,7 @@ struct RangeScan {
     bytes: Reader,
     cutter: LineCutter,
     scanner: Scanner,
+    keep: Arc<Mutex<Option<Scanner>>>,
     pieces: VecDeque<Piece>,
     state: State,
 }
@@ -178,6 +190,13 @@ impl RangeScan {
         }
     }
 
+    /// The range has ended: its scanner goes on with the next one.
+    fn end(self) {
+        if self.scanner.can_go_on() {
+            *self.keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.scanner);
+        }
+    }
+
     /// Cuts the next chunk; false at the range's end.
     async fn read(&mut self) -> Result<bool, ReadFault> {
         // Even an empty range asks for its file once.
@@ -193,37 +212,61 @@ impl RangeScan {
     }
 }
 
-/// The names that the first lines of a file show, in order of first sight. A file that can't be read shows none: the pass
-/// will say why.
-pub(super) async fn probe(
-    object: Object,
-    encoding: Encoding,
-    options: Arc<ScanOptions>,
-    schema: SchemaRef,
-) -> Vec<String> {
-    let end = object.size_bytes.min(PROBE_BYTES);
-    let chunks = ChunkReader::new(object, 0, end, Count::new());
-    let mut bytes = Reader::new(chunks, encoding);
-    let mut cutter = LineCutter::new(None, options.max_line_bytes, options.max_reject_bytes);
-    let mut scanner = Scanner::new(options, schema, 1, 0, "", None);
-    let mut seen_bytes = 0;
-    while seen_bytes < PROBE_BYTES {
-        let pieces = match bytes.next().await {
-            Ok(Some(chunk)) => {
-                seen_bytes += chunk.len() as u64;
-                cutter.push(chunk)
+/// Reads the first lines of files for the names that they show.
+pub(super) struct Probe {
+    scanner: Scanner,
+    seen_bytes: u64,
+    /// How many names there are, and what had been seen when the last one appeared.
+    names: usize,
+    last_news: u64,
+}
+
+impl Probe {
+    pub(super) fn new(options: Arc<ScanOptions>) -> Self {
+        let schema = options.schema();
+        Self { scanner: Scanner::new(options, schema, 1), seen_bytes: 0, names: 0, last_news: 0 }
+    }
+
+    /// Whether enough has been seen: some of it, and as much again since the last new name.
+    fn is_done(&self) -> bool {
+        self.seen_bytes >= PROBE_BYTES.max(self.last_news * 2) || self.seen_bytes >= PROBE_MOST_BYTES
+    }
+
+    /// Reads the next file; false if nothing more need be read. A file that can't be read shows nothing: the pass will say
+    /// why.
+    pub(super) async fn read(&mut self, object: Object, encoding: Encoding) -> bool {
+        let (max_line_bytes, end) = (self.scanner.max_line_bytes(), object.size_bytes.min(PROBE_BYTES));
+        let chunks = ChunkReader::new(object, 0, end, Count::new());
+        let mut bytes = Reader::new(chunks, encoding);
+        let mut cutter = LineCutter::new(None, max_line_bytes, 0);
+        let (mut ended, begin) = (false, self.seen_bytes);
+        while !ended && !self.is_done() {
+            let pieces = match bytes.next().await {
+                Ok(Some(chunk)) => {
+                    self.seen_bytes += chunk.len() as u64;
+                    cutter.push(chunk)
+                }
+                Ok(None) => {
+                    ended = true;
+                    [cutter.finish(), None]
+                }
+                Err(_) => return true,
+            };
+            for mut piece in pieces.into_iter().flatten() {
+                while !self.scanner.scan(&mut piece) {
+                    self.scanner.drop_batch();
+                }
             }
-            Ok(None) => {
-                seen_bytes = PROBE_BYTES;
-                [cutter.finish(), None]
-            }
-            Err(_) => return Vec::new(),
-        };
-        for mut piece in pieces.into_iter().flatten() {
-            while !scanner.scan(&mut piece) {
-                scanner.drop_batch();
+            let (names, offset) = self.scanner.last_unknown();
+            if names > self.names {
+                (self.names, self.last_news) = (names, begin + offset);
             }
         }
+        !self.is_done()
     }
-    scanner.into_unknown()
+
+    /// The names, in order of first sight.
+    pub(super) fn into_names(self) -> Vec<String> {
+        self.scanner.into_unknown()
+    }
 }

@@ -151,13 +151,22 @@ async fn a_catalog_that_keeps_nothing_is_an_error() {
 
 #[tokio::test]
 async fn first_sight_is_by_file_and_place() {
-    let mut many = b"{\"b\":1}\n".repeat(200_000);
+    let mut many = b"{\"b\":1}\n".repeat(700_000);
     many.extend_from_slice(b"{\"late\":1}\n");
     let mut world = World::new(&[("a.ndjson", &many), ("b.ndjson", b"{\"early\":1,\"b\":2}\n")]).await;
     world.options.row_group_bytes = 1 << 20;
     let (converted, _) = world.converted().await;
     assert_eq!(converted.columns, ["b", "late", "early"]);
     assert_eq!((converted.passes, converted.column_reruns), (2, 1));
+}
+
+#[tokio::test]
+async fn first_columns_are_looked_for_in_small_files_too() {
+    let mut world = World::new(&[("a.ndjson", b"{\"b\":1}\n"), ("b.ndjson", b"{\"a\":1}\n")]).await;
+    world.add("c.ndjson", b"{\"b\":1,\"c\":null}").await;
+    let (converted, _) = world.converted().await;
+    assert_eq!(converted.columns, ["b", "a", "c"]);
+    assert_eq!((converted.passes, converted.column_reruns), (1, 0));
 }
 
 #[test]

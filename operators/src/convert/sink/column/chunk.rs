@@ -1,0 +1,256 @@
+//! The pages of a column chunk, and what the file's footer and indexes say of them.
+
+use bytes::Bytes;
+use parquet::basic::{Compression, Encoding, PageType, Type};
+use parquet::bloom_filter::Sbbf;
+use parquet::column::page::{CompressedPage, Page, PageWriteSpec, PageWriter};
+use parquet::column::writer::ColumnCloseResult;
+use parquet::errors::Result;
+use parquet::file::metadata::{
+    ColumnChunkMetaData, ColumnIndexBuilder, LevelHistogram, OffsetIndexBuilder, PageEncodingStats,
+};
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
+use parquet::file::statistics::{Statistics, ValueStatistics};
+use parquet::file::writer::{SerializedPageWriter, SerializedRowGroupWriter, TrackedWrite};
+use parquet::schema::types::ColumnDescPtr;
+
+use super::bounds::Bounds;
+use super::compress::Compressor;
+use super::dictionary::Dictionary;
+
+/// Distinct values that a Bloom filter is made for at first; it is folded to what it needs in the end.
+const BLOOM_FILTER_VALUES: u64 = 1 << 20;
+
+/// What a column chunk holds besides its values.
+#[derive(Debug, Clone)]
+pub(in super::super) struct ChunkOptions {
+    pub(in super::super) column: ColumnDescPtr,
+    pub(in super::super) compression: Compression,
+    /// Whether the chunk's least and greatest value are told.
+    pub(in super::super) statistics: bool,
+    /// Whether those of each page are too, and where the pages are.
+    pub(in super::super) page_index: bool,
+    /// The share of false answers of a Bloom filter, if there is to be one.
+    pub(in super::super) bloom_filter: Option<f64>,
+}
+
+/// What a page is, besides its bytes.
+pub(super) struct PageFacts {
+    pub(super) rows: usize,
+    pub(super) nulls: usize,
+    pub(super) text_bytes: usize,
+    pub(super) bounds: Bounds,
+    pub(super) encoding: Encoding,
+}
+
+/// An encoded column of a row group.
+pub(in super::super) struct EncodedColumn {
+    bytes: Bytes,
+    close: ColumnCloseResult,
+}
+
+impl EncodedColumn {
+    /// Appends it to a row group.
+    pub(in super::super) fn append_to<W: std::io::Write + Send>(
+        self,
+        row_group: &mut SerializedRowGroupWriter<'_, W>,
+    ) -> Result<()> {
+        row_group.append_column(&self.bytes, self.close)
+    }
+
+    pub(in super::super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// A column chunk while it grows.
+pub(super) struct Chunk {
+    options: ChunkOptions,
+    compressor: Compressor,
+    /// The data pages, headers included.
+    out: TrackedWrite<Vec<u8>>,
+    /// Room for a page before it is compressed.
+    page: Vec<u8>,
+    pages: Vec<WrittenPage>,
+    bounds: Bounds,
+    bloom_filter: Option<Sbbf>,
+    uncompressed_bytes: usize,
+}
+
+struct WrittenPage {
+    facts: PageFacts,
+    offset: u64,
+    compressed_bytes: usize,
+}
+
+impl Chunk {
+    pub(super) fn new(options: ChunkOptions) -> Result<Self> {
+        let bloom_filter = options.bloom_filter.map(|share| Sbbf::new_with_ndv_fpp(BLOOM_FILTER_VALUES, share));
+        Ok(Self {
+            compressor: Compressor::new(options.compression)?,
+            bloom_filter: bloom_filter.transpose()?,
+            options,
+            out: TrackedWrite::new(Vec::new()),
+            page: Vec::new(),
+            pages: Vec::new(),
+            bounds: Bounds::default(),
+            uncompressed_bytes: 0,
+        })
+    }
+
+    pub(super) fn is_nullable(&self) -> bool {
+        self.options.column.max_def_level() > 0
+    }
+
+    pub(super) fn wants_bounds(&self) -> bool {
+        self.options.statistics
+    }
+
+    #[inline]
+    pub(super) fn add_to_bloom_filter(&mut self, value: &[u8]) {
+        if let Some(filter) = &mut self.bloom_filter {
+            filter.insert(value);
+        }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        let filter = self.bloom_filter.as_ref().map_or(0, |filter| filter.num_blocks() * 32);
+        self.out.inner().capacity() + self.page.capacity() + filter
+    }
+
+    /// Adds a data page of what `write` appends.
+    pub(super) fn put_page(&mut self, facts: PageFacts, write: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        self.page.clear();
+        write(&mut self.page);
+        let page = Page::DataPage {
+            buf: Bytes::from(self.compressor.compress(&self.page)?),
+            num_values: facts.rows as u32,
+            encoding: facts.encoding,
+            def_level_encoding: Encoding::RLE,
+            rep_level_encoding: Encoding::RLE,
+            statistics: None,
+        };
+        let spec = put(&mut self.out, page, self.page.len())?;
+        self.uncompressed_bytes += spec.uncompressed_size;
+        self.bounds.merge(&facts.bounds);
+        self.pages.push(WrittenPage { facts, offset: spec.offset, compressed_bytes: spec.compressed_size });
+        Ok(())
+    }
+
+    /// The chunk: its dictionary, if it has one, then its pages.
+    pub(super) fn close(mut self, dictionary: Option<Dictionary>) -> Result<EncodedColumn> {
+        let mut out = TrackedWrite::new(Vec::new());
+        let used = self.pages.iter().any(|page| page.facts.encoding == Encoding::RLE_DICTIONARY);
+        let dictionary = dictionary.filter(|_| used);
+        if let Some(dictionary) = &dictionary {
+            dictionary.values().for_each(|value| self.add_to_bloom_filter(value));
+            let page = Page::DictionaryPage {
+                buf: Bytes::from(self.compressor.compress(dictionary.plain())?),
+                num_values: dictionary.len() as u32,
+                encoding: Encoding::PLAIN,
+                is_sorted: false,
+            };
+            self.uncompressed_bytes += put(&mut out, page, dictionary.plain().len())?.uncompressed_size;
+        }
+        let dictionary_bytes = out.bytes_written();
+        let mut bytes = out.into_inner()?;
+        bytes.extend_from_slice(&std::mem::replace(&mut self.out, TrackedWrite::new(Vec::new())).into_inner()?);
+        let rows: usize = self.pages.iter().map(|page| page.facts.rows).sum();
+        let metadata = self.metadata(bytes.len(), rows, dictionary.is_some().then_some(dictionary_bytes))?;
+        let column_index = self.column_index()?;
+        let offset_index = self.options.page_index.then(|| self.offset_index(dictionary_bytes as u64));
+        if let (Some(filter), Some(share)) = (&mut self.bloom_filter, self.options.bloom_filter) {
+            filter.fold_to_target_fpp(share);
+        }
+        let close = ColumnCloseResult {
+            bytes_written: bytes.len() as u64,
+            rows_written: rows as u64,
+            metadata,
+            bloom_filter: self.bloom_filter,
+            column_index,
+            offset_index: offset_index.map(OffsetIndexBuilder::build),
+        };
+        Ok(EncodedColumn { bytes: Bytes::from(bytes), close })
+    }
+
+    fn metadata(&self, bytes: usize, rows: usize, dictionary_bytes: Option<usize>) -> Result<ColumnChunkMetaData> {
+        let nulls: usize = self.pages.iter().map(|page| page.facts.nulls).sum();
+        let text_bytes: usize = self.pages.iter().map(|page| page.facts.text_bytes).sum();
+        let mut encodings = vec![Encoding::RLE];
+        let mut pages: Vec<PageEncodingStats> = Vec::new();
+        if dictionary_bytes.is_some() {
+            encodings.push(Encoding::PLAIN);
+            pages.push(PageEncodingStats { page_type: PageType::DICTIONARY_PAGE, encoding: Encoding::PLAIN, count: 1 });
+        }
+        for page in &self.pages {
+            let encoding = page.facts.encoding;
+            match pages.last_mut().filter(|last| last.page_type == PageType::DATA_PAGE && last.encoding == encoding) {
+                Some(last) => last.count += 1,
+                None => {
+                    encodings.push(encoding);
+                    pages.push(PageEncodingStats { page_type: PageType::DATA_PAGE, encoding, count: 1 });
+                }
+            }
+        }
+        let mut metadata = ColumnChunkMetaData::builder(self.options.column.clone())
+            .set_compression(self.options.compression)
+            .set_encodings(encodings)
+            .set_page_encoding_stats(pages)
+            .set_total_compressed_size(bytes as i64)
+            .set_total_uncompressed_size(self.uncompressed_bytes as i64)
+            .set_num_values(rows as i64)
+            .set_data_page_offset(dictionary_bytes.unwrap_or(0) as i64)
+            .set_dictionary_page_offset(dictionary_bytes.map(|_| 0));
+        if self.options.statistics {
+            let (least, greatest) = self.bounds.get().unzip();
+            let exact = |bound: &Option<super::bounds::Bound>| bound.as_ref().is_some_and(|bound| bound.exact);
+            let (least_exact, greatest_exact) = (exact(&least), exact(&greatest));
+            let value = |bound: Option<super::bounds::Bound>| bound.map(|bound| bound.value.into());
+            let statistics = ValueStatistics::new(value(least), value(greatest), None, Some(nulls as u64), false)
+                .with_min_is_exact(least_exact)
+                .with_max_is_exact(greatest_exact);
+            metadata = metadata
+                .set_statistics(Statistics::ByteArray(statistics))
+                .set_unencoded_byte_array_data_bytes(Some(text_bytes as i64))
+                .set_definition_level_histogram(self.histogram(nulls, rows));
+        }
+        metadata.build()
+    }
+
+    /// None if it isn't wanted, or if a page has no bounds though it has values.
+    fn column_index(&self) -> Result<Option<ColumnIndexMetaData>> {
+        if !self.options.page_index || !self.options.statistics || self.pages.is_empty() {
+            return Ok(None);
+        }
+        let mut index = ColumnIndexBuilder::new(Type::BYTE_ARRAY);
+        for WrittenPage { facts, .. } in &self.pages {
+            let (least, greatest) = match facts.bounds.get() {
+                Some((least, greatest)) => (least.value, greatest.value),
+                None if facts.nulls == facts.rows => (Vec::new(), Vec::new()),
+                None => return Ok(None),
+            };
+            index.append(facts.nulls == facts.rows, least, greatest, facts.nulls as i64);
+            index.append_histograms(&None, &self.histogram(facts.nulls, facts.rows));
+        }
+        index.build().map(Some)
+    }
+
+    /// How many rows have no value, and how many have one; none where each must have one.
+    fn histogram(&self, nulls: usize, rows: usize) -> Option<LevelHistogram> {
+        self.is_nullable().then(|| LevelHistogram::from(vec![nulls as i64, (rows - nulls) as i64]))
+    }
+
+    fn offset_index(&self, dictionary_bytes: u64) -> OffsetIndexBuilder {
+        let mut index = OffsetIndexBuilder::new();
+        for page in &self.pages {
+            index.append_row_count(page.facts.rows as i64);
+            index.append_offset_and_size((page.offset + dictionary_bytes) as i64, page.compressed_bytes as i32);
+            index.append_unencoded_byte_array_data_bytes(Some(page.facts.text_bytes as i64));
+        }
+        index
+    }
+}
+
+fn put(out: &mut TrackedWrite<Vec<u8>>, page: Page, uncompressed_bytes: usize) -> Result<PageWriteSpec> {
+    SerializedPageWriter::new(out).write_page(CompressedPage::new(page, uncompressed_bytes))
+}
