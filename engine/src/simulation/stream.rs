@@ -165,6 +165,12 @@ impl FakeStream {
         (0..parts).map(|part| state.add_shard(Some(shard.clone()), cut(part)..cut(part + 1))).collect()
     }
 
+    /// All changes of a shard, by its id; trimmed ones too.
+    pub fn records(&self, shard: &str) -> Vec<Arc<Change>> {
+        let id = ShardId(shard.to_owned());
+        self.state().find(&id).map(|shard| shard.records.clone()).unwrap_or_default()
+    }
+
     /// Trims away the oldest records of a shard.
     pub fn trim(&self, shard: &ShardId, records: usize) {
         let mut state = self.state();

@@ -15,6 +15,7 @@ pub const CHECKPOINT: &str = "checkpoint";
 /// Where reading starts as long as there is no checkpoint. Every item of a shard that was ever opened has it.
 pub const START: &str = "start";
 const OPENED_SECS: &str = "opened_secs";
+const KNOWN_SECS: &str = "known_secs";
 const PARENTS: &str = "parents";
 const CHILDREN: &str = "children";
 const ENDED: &str = "ended";
@@ -29,6 +30,9 @@ pub struct ShardItem {
     pub start: ShardStart,
     /// When a shard that starts at its latest record was first opened, in seconds since the epoch.
     pub opened_secs: Option<i64>,
+    /// When it was last certain that nothing of the shard was lost though it has no checkpoint: when it became known that
+    /// it is to be read, or when its reader was at its end; in seconds since the epoch.
+    pub known_secs: Option<i64>,
     /// The shards that it continues.
     pub parents: Vec<ShardId>,
     /// The shards that continue it; known once it has ended.
@@ -83,7 +87,10 @@ impl ShardItem {
     /// Reads an item of scope `arn`.
     pub fn decode(arn: &str, shard: &str, item: &Item) -> Result<Self> {
         let reader = Reader { arn, shard, item };
-        let number = |text: String| text.parse().map_err(|_| reader.malformed(OPENED_SECS));
+        let seconds = |name: &'static str| {
+            let text = reader.number(name)?;
+            text.map(|text| text.parse().map_err(|_| reader.malformed(name))).transpose()
+        };
         let start = match reader.string(START)?.as_deref() {
             None | Some("trim_horizon") => ShardStart::TrimHorizon,
             Some("latest") => ShardStart::Latest,
@@ -104,7 +111,8 @@ impl ShardItem {
         Ok(Self {
             checkpoint: reader.string(CHECKPOINT)?.map(SequenceNumber),
             start,
-            opened_secs: reader.number(OPENED_SECS)?.map(number).transpose()?,
+            opened_secs: seconds(OPENED_SECS)?,
+            known_secs: seconds(KNOWN_SECS)?,
             parents: reader.ids(PARENTS)?,
             children: reader.ids(CHILDREN)?,
             ended,
@@ -127,6 +135,7 @@ impl ShardItem {
             (CHECKPOINT, self.checkpoint.as_ref().map(|sequence| string(&sequence.0))),
             (START, Some(string(start))),
             (OPENED_SECS, self.opened_secs.map(|secs| AttributeValue::N(secs.to_string()))),
+            (KNOWN_SECS, self.known_secs.map(|secs| AttributeValue::N(secs.to_string()))),
             (PARENTS, ids(&self.parents)),
             (CHILDREN, ids(&self.children)),
             (ENDED, ended.map(string)),
@@ -247,12 +256,14 @@ mod tests {
     fn item() -> impl Strategy<Value = ShardItem> {
         let start = prop_oneof![Just(ShardStart::TrimHorizon), Just(ShardStart::Latest)];
         let ended = prop_oneof![Just(Ending::Read), Just(Ending::BeforeStart), Just(Ending::Gone)];
-        let parts = (option::of(sequence()), start, option::of(any::<i64>()), shards(), shards());
+        let times = (option::of(any::<i64>()), option::of(any::<i64>()));
+        let parts = (option::of(sequence()), start, times, shards(), shards());
         (parts, option::of(ended), option::of(gap())).prop_map(
-            |((checkpoint, start, opened_secs, parents, children), ended, gap)| ShardItem {
+            |((checkpoint, start, (opened_secs, known_secs), parents, children), ended, gap)| ShardItem {
                 checkpoint,
                 start,
                 opened_secs,
+                known_secs,
                 parents,
                 children,
                 ended,

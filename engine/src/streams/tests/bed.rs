@@ -71,13 +71,17 @@ impl Bed {
     pub fn worker(&self, name: &str, options: ChangeStreamOptions, handler: Handler) -> Worker {
         let (table, network) = self.table.host();
         let leases = Leases::new(table, name, LeaseOptions { length: LENGTH, sole_process: false });
-        let dead_letter = options.dead_letter.as_ref().map(|_| Arc::new(self.queue.clone()) as _);
         let started = self.started;
         let clock = Clock::from_fn(move || {
             let secs = 1_770_000_000 + started.elapsed().as_secs() as i64;
             chrono::DateTime::from_timestamp(secs, 0).unwrap()
         });
-        let consumer = Consumer::new(Arc::new(self.stream.clone()), leases, options, clock, dead_letter);
+        let dead_letters = options.dead_letter.is_some();
+        let mut builder = Consumer::builder(Arc::new(self.stream.clone()), leases, options).clock(clock);
+        if dead_letters {
+            builder = builder.dead_letter(Arc::new(self.queue.clone()));
+        }
+        let consumer = builder.build().unwrap();
         let (sender, mut pages) = mpsc::channel(1);
         let (stop, log, name) = (CancellationToken::new(), Arc::clone(&self.log), name.to_owned());
         let run = tokio::spawn({

@@ -17,7 +17,7 @@ async fn f11_an_expired_iterator_goes_on_behind_the_last_change_that_was_handed_
     let bed = Bed::new();
     bed.stream.set_page(10);
     let gate = Gate::default();
-    let options = ChangeStreamOptions { batch_records: 10, max_in_flight_records: 10, ..options() };
+    let options = ChangeStreamOptions { read_records: 10, max_in_flight_records: 10, ..options() };
     bed.put(0..100, 5);
     let worker = bed.worker("a", options, gate.handler());
     secs(20 * 60).await;

@@ -135,7 +135,7 @@ async fn f31_what_is_in_flight_is_bounded_and_a_stuck_shard_stops_no_other() {
             }
         })
     };
-    let options = ChangeStreamOptions { batch_records: 10, max_in_flight_records: 100, ..options() };
+    let options = ChangeStreamOptions { read_records: 10, max_in_flight_records: 100, ..options() };
     let worker = bed.worker("a", options, handler);
     secs(30).await;
     let held = in_flight.lock().unwrap().values().map(Vec::len).sum::<usize>();
