@@ -28,7 +28,7 @@
 //! # }
 //! ```
 
-mod decide;
+pub(crate) mod decide;
 mod events;
 mod keeper;
 mod lease;
@@ -55,9 +55,11 @@ use crate::{
     random,
 };
 
+#[cfg(test)]
+pub(crate) use decide::Observations;
 use lease::Held;
 
-pub use decide::{COUNTER, Holding, LEASE_ATTRIBUTES, LeaseState, OWNER, SCHEMA_VERSION, TOKEN};
+pub use decide::{COUNTER, Holding, LEASE_ATTRIBUTES, LeaseState, OWNER, SCHEMA_VERSION, TOKEN, holding};
 pub use lease::Lease;
 
 /// So many leases of others are watched at once; beyond that the ones not looked at for longest are forgotten.
@@ -100,7 +102,7 @@ impl LeaseOptions {
         self.length * 6
     }
 
-    fn expiry(&self, renewal_began: Instant) -> Instant {
+    pub(crate) fn expiry(&self, renewal_began: Instant) -> Instant {
         renewal_began + self.length - self.margin()
     }
 }
@@ -150,7 +152,13 @@ impl Leases {
     pub(crate) fn with_fence(self, fence: fn(&str) -> Condition) -> Self {
         let core = &self.core;
         let observed = Mutex::new(decide::Observations::new(WATCHED));
-        Self::of(Core { table: Arc::clone(&core.table), owner: core.owner.clone(), options: core.options, observed, fence })
+        Self::of(Core {
+            table: Arc::clone(&core.table),
+            owner: core.owner.clone(),
+            options: core.options,
+            observed,
+            fence,
+        })
     }
 
     /// Who these leases belong to.

@@ -312,3 +312,28 @@ async fn a_sole_process_takes_what_its_dead_predecessor_held_at_once_and_nothing
     assert_ne!(before.token(), now.token());
     assert!(sweep.try_acquire("flush", "d").await.unwrap().is_none(), "another operator of this process has it");
 }
+
+/// A process whose work hangs would have kept its shard for ever: its renewals run beside the work.
+#[tokio::test(start_paused = true)]
+async fn f22_a_lease_whose_work_shows_no_life_any_more_is_renewed_no_more() {
+    let table = FakeTable::new();
+    let (a, _) = host(&table, "a");
+    let (b, _) = host(&table, "b");
+    let (quiet, alive, hung) = (
+        a.try_acquire("arn", "quiet").await.unwrap().unwrap(),
+        a.try_acquire("arn", "alive").await.unwrap().unwrap(),
+        a.try_acquire("arn", "hung").await.unwrap().unwrap(),
+    );
+    hung.show_life();
+    for _ in 0..90 {
+        alive.show_life();
+        sleep(secs(1)).await;
+        b.observe("arn", "hung").await.unwrap();
+    }
+    assert!(quiet.is_held() && alive.is_held(), "who never showed life needn't, and who does keeps it");
+    assert!(hung.lost().is_cancelled());
+    assert!(b.try_acquire("arn", "hung").await.unwrap().is_some());
+    alive.rest();
+    sleep(secs(100)).await;
+    assert!(alive.is_held(), "its work is over, and it is kept until it is given back");
+}

@@ -29,6 +29,8 @@ struct State {
     sequence: u64,
     shard_count: u32,
     page: usize,
+    /// So many further pages are empty though records follow.
+    empty_pages: u32,
     started: Instant,
     failing: BTreeMap<&'static str, VecDeque<ErrorKind>>,
     /// Shards that so many further full listings don't show.
@@ -74,6 +76,7 @@ impl FakeStream {
             sequence: 100,
             shard_count: 0,
             page: 1000,
+            empty_pages: 0,
             started: Instant::now(),
             failing: BTreeMap::new(),
             hidden: BTreeMap::new(),
@@ -109,6 +112,11 @@ impl FakeStream {
     /// A page holds at most so many records.
     pub fn set_page(&self, records: usize) {
         self.state().page = records;
+    }
+
+    /// The next pages are empty, whatever follows them.
+    pub fn empty_pages(&self, pages: u32) {
+        self.state().empty_pages = pages;
     }
 
     /// Those of the first keys whose changes go to this shard.
@@ -312,7 +320,9 @@ impl ChangeStream for FakeStream {
     async fn records(&self, iterator: &ShardIterator, limit: usize) -> Result<RecordPage> {
         let mut state = self.state();
         state.call("records")?;
-        let (now, page) = (state.started.elapsed(), state.page);
+        let empty = state.empty_pages > 0;
+        state.empty_pages = state.empty_pages.saturating_sub(1);
+        let (now, page) = (state.started.elapsed(), if empty { 0 } else { state.page });
         let Some((id, at, made)) = parse(iterator) else {
             return Err(CloudError::new(ErrorKind::Invalid, "GetRecords", format!("{iterator:?} is no iterator")));
         };

@@ -23,7 +23,10 @@ impl Filter {
     /// Checks the patterns; the error says which one is wrong, and where.
     pub fn parse(patterns: &[Value]) -> Result<Self, String> {
         if patterns.len() > MAX_PATTERNS {
-            return Err(format!("filters: {} patterns are too many: join some with $or, up to {MAX_PATTERNS}", patterns.len()));
+            return Err(format!(
+                "filters: {} patterns are too many: join some with $or, up to {MAX_PATTERNS}",
+                patterns.len()
+            ));
         }
         let parse = |(n, pattern): (usize, &Value)| {
             Pattern::parse(pattern).map_err(|error| format!("filters: pattern {}: {error}", n + 1))

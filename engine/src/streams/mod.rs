@@ -70,6 +70,7 @@ pub mod filter;
 mod first_start;
 pub mod frontier;
 mod ledger;
+pub mod operate;
 mod options;
 mod reader;
 mod retries;

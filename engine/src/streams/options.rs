@@ -287,7 +287,8 @@ mod tests {
     fn a_wrong_option_is_named() {
         let wrong = ChangeStreamOptions { poll_max: Duration::from_millis(1), ..ChangeStreamOptions::new("t") };
         assert!(wrong.check().unwrap_err().starts_with("poll_max"));
-        let ageless = ChangeStreamOptions { max_record_age: Some(Duration::from_secs(60)), ..ChangeStreamOptions::new("t") };
+        let ageless =
+            ChangeStreamOptions { max_record_age: Some(Duration::from_secs(60)), ..ChangeStreamOptions::new("t") };
         assert!(ageless.check().unwrap_err().contains("needs dead_letter"));
         let filter = serde_json::json!({"table": "t", "filters": [{"eventName": "INSERT"}]});
         let filter: ChangeStreamOptions = serde_json::from_value(filter).unwrap();

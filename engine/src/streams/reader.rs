@@ -155,7 +155,9 @@ impl Reader {
         let (arn, shard) = (&self.key.arn, &self.key.shard);
         let iterator = match self.iterator.take() {
             Some(iterator) => iterator,
-            None => patiently("GetShardIterator", &self.key, self.shared.stream.iterator(arn, shard, &self.start)).await?,
+            None => {
+                patiently("GetShardIterator", &self.key, self.shared.stream.iterator(arn, shard, &self.start)).await?
+            }
         };
         let page = patiently("GetRecords", &self.key, self.shared.stream.records(&iterator, self.limit())).await;
         if page.as_ref().is_err_and(|error| !needs_new_iterator(error)) {

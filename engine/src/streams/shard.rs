@@ -109,10 +109,7 @@ pub(super) async fn read_shard(
 
 /// Makes a shard's item say how it is read, and a reader that begins where the item says. `None` if it has ended, or is
 /// lost already.
-async fn open(
-    mut shard: OwnedShard,
-    taken: Taken,
-) -> Result<Option<(OwnedShard, Reader)>, CloudError> {
+async fn open(mut shard: OwnedShard, taken: Taken) -> Result<Option<(OwnedShard, Reader)>, CloudError> {
     let shared = Arc::clone(&shard.shared);
     let found = ShardItem::decode(&shard.key.arn, &shard.key.shard.0, shard.lease.item())?;
     if found.ended.is_some() {

@@ -22,7 +22,8 @@ const ENDED: &str = "ended";
 const GAP: &str = "gap";
 
 /// A shard's place in its life, as its lease item has it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ShardItem {
     /// The last sequence number whose effects, and those of all before it, are durable.
     pub checkpoint: Option<SequenceNumber>,
@@ -44,7 +45,8 @@ pub struct ShardItem {
 }
 
 /// Where reading starts as long as there is no checkpoint.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ShardStart {
     /// At the oldest record kept.
     #[default]
@@ -54,7 +56,7 @@ pub enum ShardStart {
 }
 
 /// Why nobody needs to read a shard any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// It was closed, and read to its end.
@@ -79,6 +81,10 @@ pub struct Gap {
 }
 
 impl ShardItem {
+    /// The names of its attributes.
+    pub const ATTRIBUTES: [&'static str; 8] =
+        [CHECKPOINT, START, OPENED_SECS, KNOWN_SECS, PARENTS, CHILDREN, ENDED, GAP];
+
     /// Whether something of it has been read for good, so that its parents must have been done.
     pub fn has_started(&self) -> bool {
         self.checkpoint.is_some() || self.ended.is_some()
@@ -287,6 +293,10 @@ mod tests {
             let update = remove.into_iter().fold(update, Write::remove);
             let stored = update.apply(&names, Some(&stored)).unwrap();
             prop_assert_eq!(&ShardItem::decode("arn", "shard", &stored).unwrap(), &after);
+
+            let text = serde_json::to_string(&after).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<ShardItem>(&text).unwrap(), &after, "as an export has it");
+            prop_assert!(after.encode().keys().all(|name| ShardItem::ATTRIBUTES.contains(&name.as_str())));
         }
     }
 

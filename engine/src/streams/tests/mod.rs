@@ -3,6 +3,7 @@
 mod assignment;
 mod bed;
 mod local;
+mod model;
 mod reading;
 mod records;
 mod shards;

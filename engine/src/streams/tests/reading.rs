@@ -160,3 +160,50 @@ async fn f16_an_idle_shard_costs_about_a_read_a_second_and_wakes_up_at_once() {
     assert!(bed.seen()[0].at - put <= options().poll_max);
     worker.stop().await;
 }
+
+/// A child that was never read lost its beginning while nobody was there, and the rest would have been read as if nothing
+/// were missing.
+#[tokio::test(start_paused = true)]
+async fn f33_a_beginning_that_was_trimmed_while_nobody_read_is_a_loss_though_there_is_no_checkpoint() {
+    for (trimmed, policy, expected) in [(5, OnTrimmed::Stop, 10), (5, OnTrimmed::Skip, 15), (0, OnTrimmed::Stop, 20)] {
+        let bed = Bed::new();
+        let shard = bed.stream.open_shards().remove(0);
+        bed.put(0..10, 5);
+        let worker = bed.worker("a", options(), done());
+        secs(3).await;
+        let child = bed.stream.split(&shard, 1).remove(0);
+        secs(3).await;
+        // It is known, and nothing of it was read: its reader dies with it.
+        worker.crash().await;
+        bed.put(10..20, 5);
+        secs(25 * 3600).await;
+        bed.stream.trim(&child, trimmed);
+        let worker = bed.worker("b", ChangeStreamOptions { on_trimmed: policy, ..options() }, done());
+        secs(60).await;
+        assert_eq!(bed.values().len(), expected, "{trimmed} trimmed, {policy:?}");
+        let gap = bed.item(&child).unwrap().gap;
+        assert_eq!(gap.is_some(), trimmed > 0, "{gap:?}");
+        worker.stop().await;
+    }
+}
+
+/// A shard would have been called caught up because one page of it was empty.
+#[tokio::test(start_paused = true)]
+async fn f16_f34_an_empty_page_is_not_the_end_and_a_shard_at_its_end_has_no_lag() {
+    let bed = Bed::new();
+    bed.put(0..10, 5);
+    let shard = bed.stream.open_shards().remove(0);
+    secs(100).await;
+    bed.stream.empty_pages(2);
+    let worker = bed.worker("a", options(), Gate::default().handler());
+    secs(1).await;
+    let status = worker.status(&shard);
+    assert_eq!((status.lag_secs, status.in_flight_records), (Some(101), 10));
+    worker.crash().await;
+
+    let worker = bed.worker("b", options(), done());
+    secs(60).await;
+    let status = worker.status(&shard);
+    assert_eq!((status.lag_secs, status.lag_records, status.reason), (Some(0), Some(0), None));
+    worker.stop().await;
+}

@@ -230,10 +230,17 @@ impl World {
                 continue;
             }
             let (owner, writer) = (before.and_then(|item| text(item, OWNER)), self.owners.get(&write.host));
-            assert_eq!(owner.as_ref(), writer, "I7: {} of {} was written by another than its owner", CHECKPOINT, write.key.sort);
+            assert_eq!(
+                owner.as_ref(),
+                writer,
+                "I7: {} of {} was written by another than its owner",
+                CHECKPOINT,
+                write.key.sort
+            );
             let Some(checkpoint) = after.and_then(|item| text(item, CHECKPOINT)).map(SequenceNumber) else { continue };
             // A stream's sequence numbers count its changes, and a shard's checkpoint covers those of the shard alone.
-            let covered = self.stream.records(&write.key.sort).into_iter().filter(|change| change.sequence <= checkpoint);
+            let covered =
+                self.stream.records(&write.key.sort).into_iter().filter(|change| change.sequence <= checkpoint);
             for change in covered {
                 let value: u64 = change.key.sort.parse().unwrap();
                 assert!(done.values.contains(&value), "I5: checkpoint {checkpoint} passes {value}, which isn't done");
@@ -259,7 +266,10 @@ impl World {
             (0..self.values).filter(|value| !done.values.contains(value)).collect()
         };
         assert!(missing.is_empty(), "I1: never done: {missing:?}");
-        panic!("a shard has no owner: {:?}", self.workers.iter().flatten().map(|w| w.consumer.status()).collect::<Vec<_>>());
+        panic!(
+            "a shard has no owner: {:?}",
+            self.workers.iter().flatten().map(|w| w.consumer.status()).collect::<Vec<_>>()
+        );
     }
 
     fn is_every_shard_owned(&self) -> bool {
@@ -356,7 +366,8 @@ fn a_seed_repeats_its_run_to_the_last_write() {
                 for _ in 0..25 {
                     world.step().await;
                     let items = world.table.partition(&world.stream.arn());
-                    let texts: Vec<_> = items.iter().map(|item| format!("{:?}", item.iter().collect::<BTreeMap<_, _>>())).collect();
+                    let texts: Vec<_> =
+                        items.iter().map(|item| format!("{:?}", item.iter().collect::<BTreeMap<_, _>>())).collect();
                     trace.lock().unwrap().push((world.clock.now(), texts));
                 }
             }

@@ -205,3 +205,47 @@ async fn f36_a_stop_waits_for_verdicts_but_not_for_ever() {
     assert!(took >= options().drain && took < options().drain + Duration::from_secs(2), "took {took:?}");
     assert_eq!(bed.item(&shard).unwrap().checkpoint, Some(sequence(110)), "what has no verdict is not checkpointed");
 }
+
+/// All shards of a table would have stood still because one item can't be read.
+#[tokio::test(start_paused = true)]
+async fn f32_an_item_that_cannot_be_read_holds_up_no_other_shard_and_is_named() {
+    let bed = Bed::new();
+    let first = bed.stream.open_shards().remove(0);
+    let shards = bed.stream.split(&first, 4);
+    for (shard, attribute) in [(&shards[0], "checkpoint"), (&shards[1], "token")] {
+        bed.table.spoil(&bed.stream.arn(), &shard.0, attribute);
+    }
+    bed.put(0..100, 40);
+    let worker = bed.worker("a", options(), done());
+    secs(10).await;
+    let readable: usize = shards[2..].iter().map(|shard| bed.stream.records(&shard.0).len()).sum();
+    assert!(readable > 0);
+    assert_eq!(bed.values().len(), readable);
+    assert!(worker.status(&shards[0]).reason.unwrap().contains("checkpoint"));
+    assert!(worker.status(&shards[1]).reason.unwrap().contains("token"));
+    bed.table.remove(&bed.stream.arn(), &shards[0].0);
+    bed.table.remove(&bed.stream.arn(), &shards[1].0);
+    secs(10).await;
+    bed.check_order(0..100);
+    worker.stop().await;
+}
+
+/// A dead worker's shards would have been read by nobody for as long as streams can't be listed.
+#[tokio::test(start_paused = true)]
+async fn f32_shards_change_hands_while_streams_cannot_be_listed() {
+    let bed = Bed::new();
+    let first = bed.stream.open_shards().remove(0);
+    bed.stream.split(&first, 4);
+    let a = bed.worker("a", options(), done());
+    let b = bed.worker("b", options(), done());
+    secs(15).await;
+    assert_eq!((a.owned(), b.owned()), (2, 2));
+    bed.stream.fail("streams", crate::cloud::ErrorKind::Unavailable, 100_000);
+    bed.stream.fail("describe", crate::cloud::ErrorKind::Throttled, 100_000);
+    secs(120).await;
+    a.crash().await;
+    bed.put(0..100, 20);
+    secs(2 * LENGTH.as_secs()).await;
+    bed.check_order(0..100);
+    b.stop().await;
+}
