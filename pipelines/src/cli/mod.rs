@@ -8,6 +8,7 @@ mod demo;
 mod graph;
 mod land;
 mod logging;
+mod place;
 mod progress;
 mod run;
 mod schema;

@@ -1,16 +1,13 @@
 //! `penstock run`: runs a pipeline.
 
-use std::{io::Write, path::PathBuf, time::Instant};
+use std::{io::Write, path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{App, Exit, land, progress::Progress, summary};
-use crate::{
-    loader::{Pipeline, load},
-    service::Service,
-};
+use super::{App, Exit, land, place::PlaceArguments, progress::Progress, summary};
+use crate::{loader::Pipeline, service::Service};
 
 /// Run a pipeline: until it is stopped, or until nothing is left to do.
 #[derive(Debug, Args)]
@@ -18,9 +15,8 @@ pub struct Arguments {
     /// The pipeline's file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Run on this machine, with all state in this folder; no AWS account is needed.
-    #[arg(long, value_name = "DIR", env = "PENSTOCK_LOCAL")]
-    local: PathBuf,
+    #[command(flatten)]
+    place: PlaceArguments,
     /// Run only this service of the pipeline.
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
@@ -34,17 +30,13 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
-    let pipeline = load(&arguments.file, &app.env, &app.registry)?;
+    let mut pipeline = arguments.place.load(app, &arguments.file)?;
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
     runtime.block_on(async {
         let began = Instant::now();
-        let service = Service::start(
-            &pipeline,
-            arguments.service.as_deref(),
-            &arguments.local,
-            std::sync::Arc::clone(&app.registry),
-        )
-        .await?;
+        let home = arguments.place.open(&mut pipeline).await?;
+        let chosen = arguments.service.as_deref();
+        let service = Service::start_at(&pipeline, chosen, home, Arc::clone(&app.registry)).await?;
         let ended = serve(&pipeline, arguments, &service, out, began).await;
         let orderly = service.stop().await;
         let exit = ended?;
@@ -60,7 +52,7 @@ async fn serve(
     began: Instant,
 ) -> anyhow::Result<Exit> {
     let work = async {
-        let landed = land::land_all(pipeline, &arguments.land, service.cloud()).await?;
+        let landed = land::land_all(pipeline, &arguments.land, service.home()).await?;
         if !arguments.until_idle {
             return std::future::pending().await;
         }
@@ -72,7 +64,8 @@ async fn serve(
     tokio::select! {
         facts = work => {
             let facts = facts?;
-            summary::write(out, &facts, &arguments.local.join("s3"), began.elapsed())?;
+            let s3 = service.home().local().map(|local| local.dir().join("s3"));
+            summary::write(out, &facts, s3.as_deref(), began.elapsed())?;
             let dead_letters = service.dead_letters().await?;
             for (queue, messages) in &dead_letters {
                 writeln!(out, "Dead letters in queue {queue}: {messages}; the log says why.")?;
