@@ -9,7 +9,7 @@ use serde_dynamo::{AttributeValue, Item};
 
 use super::{
     consumer::Shared,
-    events,
+    events, gaps,
     options::{OnTrimmed, StartAt},
     shard_graph::ShardGraph,
     shard_item::ShardItem,
@@ -150,6 +150,9 @@ async fn bury_stream(shared: &Shared, arn: &str) -> Result<()> {
         unfinished += usize::from(!ended);
     }
     if unfinished > 0 {
+        if shared.options.on_trimmed == OnTrimmed::Reconcile {
+            gaps::note(&shared.options.table);
+        }
         events::StreamGone { table: &shared.options.table, arn, unfinished }.emit();
         if shared.options.on_trimmed == OnTrimmed::Stop {
             let operation = format!("reading table {}", shared.options.table);

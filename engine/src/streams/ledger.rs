@@ -21,6 +21,8 @@ use super::{
     dead_letter::{self, Failure},
     events,
     frontier::Frontier,
+    gaps,
+    options::OnTrimmed,
     reader::Fetched,
     retries::{self, Next, Retries},
     shard_item::{CHECKPOINT, Ending, Gap, ShardItem},
@@ -259,8 +261,12 @@ impl Ledger {
                     none => *none = Some(room),
                 }
             }
-            Fetched::Gap(gap) => self.gap = Some(gap),
+            Fetched::Gap(gap) => {
+                self.tell_of(&gap);
+                self.gap = Some(gap);
+            }
             Fetched::End(gap) => {
+                gap.iter().for_each(|gap| self.tell_of(gap));
                 self.ended = Some(if gap.is_some() { Ending::Gone } else { Ending::Read });
                 self.behind_secs = None;
                 self.gap = gap.or(self.gap.take());
@@ -271,6 +277,13 @@ impl Ledger {
                 self.shard.progress.set_trouble(Trouble::Reading, Some(reason));
             }
             Fetched::Trouble(reason) => self.shard.progress.set_trouble(Trouble::Reading, Some(reason)),
+        }
+    }
+
+    /// Operators that keep a view make it again.
+    fn tell_of(&self, gap: &Gap) {
+        if gap.policy == OnTrimmed::Reconcile.text() {
+            gaps::note(&self.shard.shared.options.table);
         }
     }
 

@@ -69,6 +69,7 @@ mod events;
 pub mod filter;
 mod first_start;
 pub mod frontier;
+mod gaps;
 mod ledger;
 pub mod operate;
 mod options;
@@ -89,5 +90,6 @@ pub mod turns;
 
 pub use consumer::{Consumer, ConsumerBuilder, Delivery, WrongOptions};
 pub use discovery::Pace;
+pub use gaps::gaps_of_process;
 pub use options::{ChangeStreamOptions, OnTrimmed, StartAt};
 pub use status::{ShardState, ShardStatus, shards_of_process};

@@ -133,7 +133,8 @@ pub enum OnTrimmed {
     Stop,
     /// Record the gap and go on behind it.
     Skip,
-    /// The same, where something else (an index, a sweep) finds what the gap swallowed.
+    /// The same, where something else (an index, a sweep) finds what the gap swallowed. Operators of this process that
+    /// keep a view of the table are told, and make it again.
     Reconcile,
 }
 

@@ -384,7 +384,7 @@ impl Work {
         self.stuck = stuck;
         let lag = shards.iter().filter_map(|status| status.lag_secs).max().unwrap_or(0);
         let in_flight: usize = shards.iter().map(|status| status.in_flight_records).sum();
-        let quarter = lag * 4 / RETENTION_SECS;
+        let quarter = quarters_of_retention(lag);
         if quarter > self.lag_quarter {
             events::LagNearRetention { table, lag_secs: lag, quarter }.emit();
         }
@@ -410,6 +410,11 @@ impl Work {
     }
 }
 
+/// How many quarters of what a stream keeps a lag amounts to: from 4 on, changes are lost (F37).
+fn quarters_of_retention(lag_secs: u64) -> u64 {
+    lag_secs * 4 / RETENTION_SECS
+}
+
 async fn read_leases(shared: &Shared, arn: &str) -> Result<BTreeMap<ShardId, LeaseFacts>, CloudError> {
     let mut leases = BTreeMap::new();
     for listed in shared.leases.list(arn).await? {
@@ -428,4 +433,16 @@ async fn read_leases(shared: &Shared, arn: &str) -> Result<BTreeMap<ShardId, Lea
 /// The shards that lease items speak of.
 fn named(leases: &BTreeMap<ShardId, LeaseFacts>) -> impl Iterator<Item = &ShardId> {
     leases.iter().flat_map(|(id, lease)| std::iter::once(id).chain(&lease.item.parents).chain(&lease.item.children))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first sign of a reader that is too slow would have been lost changes.
+    #[test]
+    fn f37_a_lag_is_told_at_each_quarter_of_what_the_stream_keeps() {
+        let hours = |hours: u64| quarters_of_retention(hours * 3600);
+        assert_eq!([0, 5, 6, 12, 18, 23, 24].map(hours), [0, 0, 1, 2, 3, 3, 4]);
+    }
 }

@@ -7,11 +7,13 @@ mod convert;
 mod demo;
 mod graph;
 mod land;
+mod leases;
 mod logging;
 mod place;
 mod progress;
 mod run;
 mod schema;
+mod shards;
 mod status;
 mod summary;
 mod validate;
@@ -48,6 +50,8 @@ enum Command {
     Land(land::Arguments),
     Convert(convert::Arguments),
     Status(status::Arguments),
+    Shards(shards::Arguments),
+    Leases(leases::Arguments),
     Validate(validate::Arguments),
     Graph(graph::Arguments),
     Schema(schema::Arguments),
@@ -125,6 +129,8 @@ impl App {
             Command::Land(arguments) => land::run(self, arguments, out),
             Command::Convert(arguments) => convert::run(arguments, out),
             Command::Status(arguments) => status::run(self, arguments, out),
+            Command::Shards(arguments) => shards::run(self, arguments, out),
+            Command::Leases(arguments) => leases::run(self, arguments, out),
             Command::Validate(arguments) => validate::run(self, arguments, out),
             Command::Graph(arguments) => graph::run(self, arguments, out),
             Command::Schema(arguments) => schema::run(self, arguments, out),

@@ -218,3 +218,27 @@ async fn f5_children_that_are_listed_late_are_found_all_the_same() {
     bed.check_order(0..10);
     worker.stop().await;
 }
+
+/// A child whose reader died before its first checkpoint would have begun at its latest record.
+#[tokio::test(start_paused = true)]
+async fn f9_a_child_without_a_checkpoint_is_read_again_from_its_beginning_and_in_order() {
+    let bed = Bed::new();
+    let shard = bed.stream.open_shards().remove(0);
+    bed.put(0..10, 5);
+    let worker = bed.worker("a", options(), done());
+    secs(3).await;
+    bed.stream.split(&shard, 1);
+    bed.put(10..20, 5);
+    let never = ChangeStreamOptions { checkpoint_every: std::time::Duration::from_secs(3600), ..options() };
+    worker.stop().await;
+    let worker = bed.worker("b", never, done());
+    secs(5).await;
+    worker.crash().await;
+    bed.put(20..30, 5);
+    bed.log.lock().unwrap().retain(|seen| seen.value < 10);
+    let worker = bed.worker("c", options(), done());
+    secs(30).await;
+    bed.check_order(0..30);
+    assert_eq!(bed.values(), (0..30).collect::<Vec<_>>());
+    worker.stop().await;
+}

@@ -249,3 +249,28 @@ async fn f32_shards_change_hands_while_streams_cannot_be_listed() {
     bed.check_order(0..100);
     b.stop().await;
 }
+
+/// A deploy that replaces every worker would have cost minutes in which nobody reads, until a new leader is found.
+#[tokio::test(start_paused = true)]
+async fn f21_when_all_workers_are_replaced_at_once_reading_goes_on_within_a_second() {
+    let bed = Bed::new();
+    let first = bed.stream.open_shards().remove(0);
+    bed.stream.split(&first, 6);
+    let old = ["a", "b", "c"].map(|name| bed.worker(name, options(), done()));
+    secs(15).await;
+    let new = ["d", "e", "f"].map(|name| bed.worker(name, options(), done()));
+    secs(2).await;
+    for worker in old {
+        worker.stop().await;
+    }
+    let before = bed.values().len();
+    bed.put(0..100, 40);
+    let stopped = Instant::now();
+    secs(5).await;
+    bed.check_order(0..100);
+    let slowest = bed.seen()[before..].iter().map(|seen| seen.at - stopped).max().unwrap();
+    assert!(slowest < Duration::from_secs(1), "took {slowest:?}");
+    for worker in new {
+        worker.stop().await;
+    }
+}
