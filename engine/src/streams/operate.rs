@@ -53,8 +53,6 @@ pub struct SeenShard {
     pub item: Option<ShardItem>,
     /// Why it isn't read: what it waits for, or what is wrong with its item.
     pub reason: Option<String>,
-    #[serde(skip)]
-    raw: Option<Item>,
 }
 
 impl SeenShard {
@@ -130,7 +128,6 @@ fn of_stream(arn: &str, listing: &super::shard_graph::Listing, items: BTreeMap<S
             owner,
             item: lease.filter(|_| broken.is_none()).map(|lease| lease.item.clone()),
             reason: broken.or(waiting),
-            raw: items.get(id).cloned(),
         }
     };
     stream.shards().into_iter().map(one).collect()

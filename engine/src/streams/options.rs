@@ -58,7 +58,8 @@ pub struct ChangeStreamOptions {
     #[serde(default = "default_max_in_flight_records")]
     pub max_in_flight_records: usize,
     /// At most so many bytes of records, as they are stored, over all shards of this process: what was read and isn't
-    /// done. At least 1 MiB, a page. Default 64 MiB.
+    /// done. At least 4 MiB; a page of up to 1 MiB is read when
+    /// there is room for all of it. Default 64 MiB.
     #[serde(with = "units::size", default = "default_max_in_flight_bytes")]
     #[schemars(with = "String")]
     pub max_in_flight_bytes: u64,
@@ -190,8 +191,8 @@ impl ChangeStreamOptions {
         some(self.parallel_batches == 0, "parallel_batches: must be at least 1")?;
         some(self.max_in_flight_records < records, "max_in_flight_records: must be at least read_records")?;
         some(
-            self.max_in_flight_bytes < RECORD_PAGE_BYTES as u64 || self.max_in_flight_bytes > u64::from(u32::MAX),
-            "max_in_flight_bytes: must be from 1MiB to 4095MiB",
+            self.max_in_flight_bytes < 4 * RECORD_PAGE_BYTES as u64 || self.max_in_flight_bytes > u64::from(u32::MAX),
+            "max_in_flight_bytes: must be from 4MiB to 4095MiB",
         )?;
         some(self.max_record_age.is_some_and(|age| age < RECORD_AGE_MIN), "max_record_age: must be at least 60s")?;
         some(

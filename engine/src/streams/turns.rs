@@ -72,11 +72,11 @@ mod tests {
             let mut turns = Turns::default();
             let mut out: BTreeMap<u64, u64> = BTreeMap::new();
             let mut seen: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-            let mut coming = keys.iter().copied().enumerate();
+            let mut coming = keys.iter().copied().enumerate().peekable();
             let (mut left, mut choices) = (keys.len(), choices.into_iter());
             while left > 0 {
                 let choice = choices.next().unwrap_or(1);
-                match coming.next().filter(|_| choice % 2 == 0 || out.is_empty()) {
+                match coming.next_if(|_| choice % 2 == 0 || out.is_empty()) {
                     Some((id, key)) => {
                         if turns.queue(ItemHash(key), id as u64) {
                             prop_assert!(out.insert(key, id as u64).is_none(), "two changes of an item are out");

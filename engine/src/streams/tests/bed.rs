@@ -16,7 +16,7 @@ use crate::{
     ack::{Ack, Verdict},
     cloud::change_stream::{Change, ShardId},
     leases::{LeaseOptions, Leases},
-    simulation::{FakeQueue, FakeStream, FakeTable, Network},
+    simulation::{FakeQueue, FakeStream, FakeTable, Network, value_of},
     streams::{ChangeStreamOptions, Consumer, ShardStatus, shard_item::ShardItem},
     time::Clock,
 };
@@ -92,7 +92,7 @@ impl Bed {
             while let Some(page) = pages.recv().await {
                 for delivery in page {
                     let change = &delivery.change;
-                    let (key, value) = (change.key.partition.clone(), change.key.sort.parse().unwrap());
+                    let (key, value) = (change.key.partition.clone(), value_of(change));
                     log.lock().unwrap().push(Seen { worker: name.clone(), key, value, at: Instant::now() });
                     handler(change, delivery.ack);
                 }
@@ -203,7 +203,7 @@ pub fn failing(value: u64, times: usize, verdict: Verdict) -> (Handler, Arc<Atom
     let handler = {
         let count = Arc::clone(&count);
         move |change: &Change, ack: Ack| {
-            let fails = change.key.sort == value.to_string() && count.fetch_add(1, Ordering::SeqCst) < times;
+            let fails = value_of(change) == value && count.fetch_add(1, Ordering::SeqCst) < times;
             ack.settle(if fails { verdict.clone() } else { Verdict::Done });
         }
     };

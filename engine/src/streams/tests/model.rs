@@ -210,7 +210,7 @@ impl Stored {
     fn of(shard: usize, item: &Item) -> Self {
         let holding = decide::holding(&key(shard), Some(item)).unwrap();
         let read = ShardItem::decode(ARN, SHARDS[shard], item).unwrap();
-        let AttributeValue::N(counter) = &item[decide::COUNTER] else { panic!("no counter") };
+        let Some(AttributeValue::N(counter)) = item.get(decide::COUNTER) else { panic!("no counter") };
         Self {
             token: holding.as_ref().map(|held| held.token.parse().unwrap()),
             owner: holding.map_or(0, |held| held.owner.parse().unwrap()),
@@ -401,7 +401,7 @@ impl Model for Leases {
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
-        let mut send = |state: &mut State, worker: usize, shard, token, what| {
+        let send = |state: &mut State, worker: usize, shard: usize, token: u8, what: What| {
             state.sent.push(Sent { worker: worker as u8, shard, token, what, age: 0, awaited: true });
         };
         match action {

@@ -93,7 +93,7 @@ async fn checkpoints_are_carried_over_to_another_table_of_leases() {
     let export = operate::export("t", &seen, "now".into());
     let text = serde_json::to_string(&export).unwrap();
     let export: operate::Export = serde_json::from_str(&text).unwrap();
-    assert_eq!(operate::plan_import(&export, "t", &seen).unwrap(), [], "it says so already");
+    assert!(operate::plan_import(&export, "t", &seen).unwrap().is_empty(), "it says so already");
     assert!(operate::plan_import(&export, "u", &seen).unwrap_err().contains("of table t"));
 
     for shard in &seen {

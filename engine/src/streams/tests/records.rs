@@ -12,7 +12,7 @@ use super::bed::{Bed, Handler, done, failing, options, secs};
 use crate::{
     ack::{Ack, Verdict},
     cloud::{ErrorKind, change_stream::Change},
-    simulation::sequence,
+    simulation::{sequence, value_of},
     streams::{ChangeStreamOptions, ShardState, StartAt},
 };
 
@@ -66,7 +66,7 @@ async fn f29_a_change_that_cannot_be_handled_is_dead_lettered_whole_and_the_shar
         let letters = bed.queue.bodies();
         assert_eq!(letters.len(), 1);
         let letter: serde_json::Value = serde_json::from_str(&letters[0]).unwrap();
-        assert_eq!((&letter["key"]["sort"], &letter["reason"]), (&"3".into(), &"no".into()));
+        assert_eq!((&letter["new"]["value"]["N"], &letter["reason"]), (&"3".into(), &"no".into()));
         worker.stop().await;
     }
 }
@@ -95,8 +95,8 @@ async fn f30_a_checkpoint_never_passes_a_change_without_a_verdict() {
     let kept = Arc::new(Mutex::new(Vec::new()));
     let handler: Handler = {
         let kept = Arc::clone(&kept);
-        Arc::new(move |change: &Change, ack: Ack| match change.key.sort.as_str() {
-            "4" => kept.lock().unwrap().push(ack),
+        Arc::new(move |change: &Change, ack: Ack| match value_of(change) {
+            4 => kept.lock().unwrap().push(ack),
             _ => ack.settle(Verdict::Done),
         })
     };
@@ -196,7 +196,7 @@ fn done_in_order(value: u64, times: usize) -> (Handler, Arc<Mutex<Vec<u64>>>) {
     let handler: Handler = {
         let done = Arc::clone(&done);
         Arc::new(move |change: &Change, ack: Ack| {
-            let now: u64 = change.key.sort.parse().unwrap();
+            let now = value_of(change);
             let mut left = fails.lock().unwrap();
             if now == value && *left > 0 {
                 *left -= 1;
@@ -284,24 +284,25 @@ async fn i9_f31_what_all_shards_have_in_flight_is_bounded_in_bytes() {
     let bed = Bed::new();
     let shard = bed.stream.open_shards().remove(0);
     bed.stream.split(&shard, 16);
-    // 100 bytes each: 4 MB, and room for one.
-    bed.put(0..40_000, 500);
+    // 8 MB, and room for four.
+    bed.stream.set_record_bytes(1000);
+    bed.put(0..8_000, 500);
     let held: Arc<Mutex<Vec<Ack>>> = Arc::default();
     let handler: Handler = {
         let held = Arc::clone(&held);
         Arc::new(move |_: &Change, ack: Ack| held.lock().unwrap().push(ack))
     };
-    let worker = bed.worker("a", ChangeStreamOptions { max_in_flight_bytes: 1 << 20, ..options() }, handler);
+    let worker = bed.worker("a", ChangeStreamOptions { max_in_flight_bytes: 4 << 20, ..options() }, handler);
     secs(60).await;
     let in_flight: usize = worker.consumer.status().iter().map(|status| status.in_flight_records).sum();
-    assert!(in_flight * 100 <= 1 << 20, "{in_flight} records are in flight");
-    assert!(in_flight > 5_000, "{in_flight} records use little of the room");
+    assert!(in_flight * 1000 <= 4 << 20, "{in_flight} records are in flight");
+    assert!(in_flight > 2_500, "{in_flight} records use little of the room");
     // As verdicts come in, all of it comes through.
-    for _ in 0..2_000 {
+    for _ in 0..600 {
         held.lock().unwrap().drain(..).for_each(|ack| ack.settle(Verdict::Done));
         sleep(Duration::from_millis(100)).await;
     }
-    bed.check_order(0..40_000);
+    bed.check_order(0..8_000);
     worker.crash().await;
 }
 
@@ -328,7 +329,7 @@ async fn for_each_handles_items_side_by_side_and_the_changes_of_one_item_one_aft
             most.replace_with(|most| now.max(*most));
             sleep(Duration::from_millis(100)).await;
             busy.borrow_mut().remove(&key);
-            order.borrow_mut().push((key, change.key.sort.parse::<u64>().unwrap()));
+            order.borrow_mut().push((key, value_of(&change)));
             if order.borrow().len() == 60 {
                 stop.cancel();
             }

@@ -227,10 +227,10 @@ async fn f9_a_child_without_a_checkpoint_is_read_again_from_its_beginning_and_in
     bed.put(0..10, 5);
     let worker = bed.worker("a", options(), done());
     secs(3).await;
+    worker.stop().await;
     bed.stream.split(&shard, 1);
     bed.put(10..20, 5);
     let never = ChangeStreamOptions { checkpoint_every: std::time::Duration::from_secs(3600), ..options() };
-    worker.stop().await;
     let worker = bed.worker("b", never, done());
     secs(5).await;
     worker.crash().await;

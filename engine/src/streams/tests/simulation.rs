@@ -24,7 +24,9 @@ use crate::{
         weaken::{WeakChangeStream, WeakTable, Weakness},
     },
     leases::{LeaseOptions, Leases, OWNER, TOKEN},
-    simulation::{Dice, FakeQueue, FakeStream, FakeTable, Network, Simulation, find_failure, for_each_seed, sequence},
+    simulation::{
+        Dice, FakeQueue, FakeStream, FakeTable, Network, Simulation, find_failure, for_each_seed, sequence, value_of,
+    },
     streams::{
         ChangeStreamOptions, Consumer, Delivery, assignment,
         frontier::Frontier,
@@ -76,7 +78,7 @@ struct Done {
 
 impl Done {
     fn note(&mut self, change: &Change) {
-        let (key, value) = (change.key.partition.clone(), change.key.sort.parse().unwrap());
+        let (key, value) = (change.key.partition.clone(), value_of(change));
         if self.values.insert(value) {
             let before = self.newest.insert(key, value);
             if before.is_some_and(|before| before > value) {
@@ -242,7 +244,7 @@ impl World {
             let covered =
                 self.stream.records(&write.key.sort).into_iter().filter(|change| change.sequence <= checkpoint);
             for change in covered {
-                let value: u64 = change.key.sort.parse().unwrap();
+                let value = value_of(&change);
                 assert!(done.values.contains(&value), "I5: checkpoint {checkpoint} passes {value}, which isn't done");
             }
         }
