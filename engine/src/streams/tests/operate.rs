@@ -132,7 +132,7 @@ async fn releasing_frees_what_is_held_and_says_why_a_shard_waits() {
     assert_eq!(steps.len(), 1);
     carry_out(&*table, steps).await;
     let worker = bed.worker("b", options(), done());
-    secs(3).await;
+    secs(10).await;
     bed.check_order(0..3);
     worker.stop().await;
 }

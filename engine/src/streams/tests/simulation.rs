@@ -44,11 +44,13 @@ const SEEDS: u64 = 200;
 struct Making {
     rules: Rules,
     fence: fn(&str) -> Condition,
+    /// How likely it is at least that a write lands late.
+    late: f64,
 }
 
 impl Default for Making {
     fn default() -> Self {
-        Self { rules: Rules::default(), fence: |token| Condition::equals(TOKEN, token) }
+        Self { rules: Rules::default(), fence: |token| Condition::equals(TOKEN, token), late: 0.0 }
     }
 }
 
@@ -102,7 +104,7 @@ impl World {
             throttle: rate,
             fault_before: rate,
             fault_after: rate,
-            late_write: rate,
+            late_write: making.late.max(rate),
             lost_write: rate,
             empty_page: 0.1,
             stale_listing: 0.1,
@@ -431,7 +433,7 @@ fn f8_planted_latest_on_children_is_found() {
 /// A worker that was stopped for longer than its lease would have moved the checkpoint of the shard's new owner.
 #[test]
 fn f18_planted_committing_without_the_token_is_found() {
-    let message = found(Making { fence: |_| Condition::All(Vec::new()), ..Making::default() });
+    let message = found(Making { fence: |_| Condition::All(Vec::new()), late: 0.3, ..Making::default() });
     assert!(message.contains("another than its owner"), "{message}");
 }
 

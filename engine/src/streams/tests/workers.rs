@@ -179,7 +179,7 @@ async fn three_workers_lose_one_and_gain_one_and_every_change_comes_in_order() {
 #[tokio::test(start_paused = true)]
 async fn f36_a_stop_waits_for_verdicts_but_not_for_ever() {
     let bed = Bed::new();
-    bed.put(0..10, 5);
+    bed.put(0..10, 10);
     let late = Arc::new(|_: &crate::cloud::change_stream::Change, ack: crate::ack::Ack| {
         tokio::spawn(async move {
             sleep(Duration::from_secs(5)).await;
