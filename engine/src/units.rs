@@ -94,6 +94,24 @@ pub mod duration {
     }
 }
 
+/// Serde for durations that may be left out: `#[serde(with = "units::optional_duration", default)]`.
+pub mod optional_duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    /// Writes `1h30m`, or nothing.
+    pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        duration.map(super::format_duration).serialize(serializer)
+    }
+
+    /// Reads `1h30m`, or nothing.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| super::parse_duration(&text).map_err(D::Error::custom)).transpose()
+    }
+}
+
 /// Serde for sizes with units: `#[serde(with = "units::size")]`.
 pub mod size {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};

@@ -11,8 +11,8 @@
 
 pub mod adopt;
 pub mod cli;
-pub mod config_test;
 pub mod config;
+pub mod config_test;
 pub mod control;
 pub mod dashboard;
 pub mod facts;

@@ -128,7 +128,8 @@ pub struct TableSpec {
     pub name: Option<String>,
     /// Name of the partition key, a string.
     pub partition_key: String,
-    /// Name of the sort key.
+    /// Name of the sort key. Empty for a table that has none: only one of another's (`name`) of which just the changes
+    /// are read, and on AWS.
     pub sort_key: String,
     /// Type of the sort key.
     #[serde(default)]

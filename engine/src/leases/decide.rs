@@ -51,6 +51,11 @@ pub enum LeaseState {
         /// The token of their acquisition.
         token: String,
     },
+    /// Its item can't be read: nobody may take it before a person has repaired or deleted it.
+    Unreadable {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Its counter has stood still for its length before this observer's eyes: anyone may take it over.
     Dead {
         /// Who held it.
@@ -102,6 +107,11 @@ pub fn acquisition(key: &Key, seen: Option<&Holding>, before: Option<&Item>, own
         .set(TOKEN, token)
         .set_number(COUNTER, counter)
         .set_number(SCHEMA_VERSION, PRESENT_SCHEMA)
+}
+
+/// What must hold for any write under the lease of this token (I7, F18).
+pub fn fence(token: &str) -> Condition {
+    Condition::equals(TOKEN, token)
 }
 
 /// The write that makes the item of a lease which nobody holds yet, for what its first holder needs to know.

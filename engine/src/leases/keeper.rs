@@ -173,6 +173,13 @@ impl Keeper {
 
     fn start_renewals(&mut self) {
         let now = Instant::now();
+        let silence = self.core.options.silence();
+        let is_silent = |entry: &&Entry| entry.held.life().is_some_and(|life| now.duration_since(life) >= silence);
+        let due = |entry: &&Entry| !entry.busy && now >= entry.renew_at;
+        let silent = self.held.values().filter(due).filter(is_silent);
+        for token in silent.map(|entry| entry.held.token.clone()).collect::<Vec<_>>() {
+            self.lose(&token, "the work that it was taken for shows no life");
+        }
         for entry in self.held.values_mut().filter(|entry| !entry.busy && now >= entry.renew_at) {
             entry.busy = true;
             let (core, held, counter) = (Arc::clone(&self.core), Arc::clone(&entry.held), entry.counter);

@@ -32,13 +32,15 @@ pub(super) struct Held {
     pub(super) token: String,
     pub(super) lost: CancellationToken,
     expires: Mutex<Instant>,
+    /// When its work last showed life, if it is to show any.
+    life: Mutex<Option<Instant>>,
     keep_item: AtomicBool,
 }
 
 impl Held {
     pub(super) fn new(key: Key, token: String, expires: Instant, keep_item: bool) -> Self {
         let (expires, keep_item) = (Mutex::new(expires), AtomicBool::new(keep_item));
-        Self { key, token, lost: CancellationToken::new(), expires, keep_item }
+        Self { key, token, lost: CancellationToken::new(), expires, life: Mutex::default(), keep_item }
     }
 
     pub(super) fn expires(&self) -> Instant {
@@ -47,6 +49,15 @@ impl Held {
 
     pub(super) fn extend(&self, expires: Instant) {
         *self.expires.lock().unwrap_or_else(PoisonError::into_inner) = expires;
+    }
+
+    /// When its work last showed life, if it is to show any.
+    pub(super) fn life(&self) -> Option<Instant> {
+        *self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_life(&self, life: Option<Instant>) {
+        *self.life.lock().unwrap_or_else(PoisonError::into_inner) = life;
     }
 
     fn forget_item(&self) {
@@ -94,6 +105,17 @@ impl Lease {
         self.held.is_held()
     }
 
+    /// Shows that the work which the lease is for goes on. Once called, it has to be called again and again, at least each
+    /// [`LeaseOptions::silence`](super::LeaseOptions::silence): else the lease is renewed no more, and lost (F22).
+    pub fn show_life(&self) {
+        self.held.set_life(Some(Instant::now()));
+    }
+
+    /// From now on nobody has to show life.
+    pub fn rest(&self) {
+        self.held.set_life(None);
+    }
+
     /// Cancelled when the lease is lost or given back. Stop what it guards then.
     pub fn lost(&self) -> CancellationToken {
         self.held.lost.clone()
@@ -131,7 +153,7 @@ impl Lease {
                 format!("`{name}` belongs to the lease itself"),
             ));
         }
-        let fence = Condition::equals(TOKEN, self.token());
+        let fence = (core.fence)(self.token());
         let condition = if further == Condition::All(Vec::new()) { fence } else { fence.and(further) };
         self.held.keep_item.store(true, Ordering::Relaxed);
         let write = Write { key: self.held.key.clone(), action: Action::Update { set, remove }, condition };

@@ -11,6 +11,8 @@
 //! - **Renewals wait for nobody.** One background task renews all of a process's leases; user code can't delay it (F24).
 //! - **A short outage loses nothing** (F19): a failed renewal is tried again, an ambiguous one is re-read, and the lease
 //!   is kept until it expires locally.
+//! - **A dead work loop holds nothing** (F22): work that once showed life ([`Lease::show_life`]) must go on showing it, or
+//!   its lease is renewed no more.
 //! - A lease that is given back is free at once (F20). An absent one is free.
 //!
 //! ```
@@ -26,7 +28,7 @@
 //! # }
 //! ```
 
-mod decide;
+pub(crate) mod decide;
 mod events;
 mod keeper;
 mod lease;
@@ -48,14 +50,16 @@ use tokio::{
 use crate::{
     cloud::{
         CloudError, ErrorKind, Result, Table,
-        table::{Consistency, Key, Outcome, Page, Query, Write},
+        table::{Condition, Consistency, Key, Outcome, Page, Query, Write},
     },
     random,
 };
 
+#[cfg(test)]
+pub(crate) use decide::Observations;
 use lease::Held;
 
-pub use decide::{COUNTER, Holding, LEASE_ATTRIBUTES, LeaseState, OWNER, SCHEMA_VERSION, TOKEN};
+pub use decide::{COUNTER, Holding, LEASE_ATTRIBUTES, LeaseState, OWNER, SCHEMA_VERSION, TOKEN, holding};
 pub use lease::Lease;
 
 /// So many leases of others are watched at once; beyond that the ones not looked at for longest are forgotten.
@@ -93,7 +97,12 @@ impl LeaseOptions {
         self.length / 10
     }
 
-    fn expiry(&self, renewal_began: Instant) -> Instant {
+    /// How long work may show no life: six times the lease's length, for it may wait for requests that time out.
+    pub fn silence(&self) -> Duration {
+        self.length * 6
+    }
+
+    pub(crate) fn expiry(&self, renewal_began: Instant) -> Instant {
         renewal_began + self.length - self.margin()
     }
 }
@@ -110,6 +119,8 @@ struct Core {
     owner: String,
     options: LeaseOptions,
     observed: Mutex<decide::Observations>,
+    /// What must hold for a write under a lease, by its token.
+    fence: fn(&str) -> Condition,
 }
 
 /// A lease as listed.
@@ -127,9 +138,27 @@ impl Leases {
     /// Leases of `owner` in `table`. Starts the background task, so it must be called inside a tokio runtime.
     pub fn new(table: Arc<dyn Table>, owner: impl Into<String>, options: LeaseOptions) -> Self {
         let observed = Mutex::new(decide::Observations::new(WATCHED));
-        let core = Arc::new(Core { table, owner: owner.into(), options, observed });
+        Self::of(Core { table, owner: owner.into(), options, observed, fence: decide::fence })
+    }
+
+    fn of(core: Core) -> Self {
+        let core = Arc::new(core);
         let keeper = keeper::spawn(Arc::clone(&core));
         Self { core, keeper }
+    }
+
+    /// The same with another fence: for a simulation, to show that it would find a wrong one.
+    #[cfg(test)]
+    pub(crate) fn with_fence(self, fence: fn(&str) -> Condition) -> Self {
+        let core = &self.core;
+        let observed = Mutex::new(decide::Observations::new(WATCHED));
+        Self::of(Core {
+            table: Arc::clone(&core.table),
+            owner: core.owner.clone(),
+            options: core.options,
+            observed,
+            fence,
+        })
     }
 
     /// Who these leases belong to.
@@ -153,7 +182,7 @@ impl Leases {
         let key = Key::new(scope, id);
         let (before, state) = self.core.look(&key).await?;
         let seen = match &state {
-            LeaseState::Held { .. } => return Ok(None),
+            LeaseState::Held { .. } | LeaseState::Unreadable { .. } => return Ok(None),
             LeaseState::Free => None,
             LeaseState::Dead { .. } => decide::holding(&key, before.as_ref())?,
         };
@@ -226,8 +255,10 @@ impl Leases {
             for item in page.items {
                 let id = self.core.id_of(scope, &item)?;
                 let key = Key::new(scope, id.as_str());
-                let holding = decide::holding(&key, Some(&item))?;
-                let state = self.core.judge(&key, holding.as_ref(), began, ended);
+                let state = match decide::holding(&key, Some(&item)) {
+                    Ok(holding) => self.core.judge(&key, holding.as_ref(), began, ended),
+                    Err(error) => LeaseState::Unreadable { reason: error.to_string() },
+                };
                 listed.push(Listed { id, state, item });
             }
             match page.next {

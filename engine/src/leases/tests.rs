@@ -259,8 +259,13 @@ async fn a_listing_goes_through_all_pages_and_names_what_it_cannot_read() {
     let spoil = Write::update(Key::new("arn", "shard-07"), Condition::All(Vec::new())).remove(OWNER);
     let (direct, _) = table.host();
     direct.write(&spoil).await.unwrap();
-    let error = b.list("arn").await.unwrap_err().to_string();
-    assert!(error.contains("arn/shard-07") && error.contains("owner"), "{error}");
+    let listed = b.list("arn").await.unwrap();
+    let unreadable = listed.iter().find_map(|lease| match &lease.state {
+        LeaseState::Unreadable { reason } => Some(reason),
+        _ => None,
+    });
+    assert!(unreadable.is_some_and(|reason| reason.contains("arn/shard-07") && reason.contains("owner")));
+    assert_eq!(listed.iter().filter(|lease| matches!(lease.state, LeaseState::Held { .. })).count(), 59);
 }
 
 proptest! {
@@ -311,4 +316,29 @@ async fn a_sole_process_takes_what_its_dead_predecessor_held_at_once_and_nothing
     let now = fold.try_acquire("flush", "d").await.unwrap().expect("the first process has died");
     assert_ne!(before.token(), now.token());
     assert!(sweep.try_acquire("flush", "d").await.unwrap().is_none(), "another operator of this process has it");
+}
+
+/// A process whose work hangs would have kept its shard for ever: its renewals run beside the work.
+#[tokio::test(start_paused = true)]
+async fn f22_a_lease_whose_work_shows_no_life_any_more_is_renewed_no_more() {
+    let table = FakeTable::new();
+    let (a, _) = host(&table, "a");
+    let (b, _) = host(&table, "b");
+    let (quiet, alive, hung) = (
+        a.try_acquire("arn", "quiet").await.unwrap().unwrap(),
+        a.try_acquire("arn", "alive").await.unwrap().unwrap(),
+        a.try_acquire("arn", "hung").await.unwrap().unwrap(),
+    );
+    hung.show_life();
+    for _ in 0..90 {
+        alive.show_life();
+        sleep(secs(1)).await;
+        b.observe("arn", "hung").await.unwrap();
+    }
+    assert!(quiet.is_held() && alive.is_held(), "who never showed life needn't, and who does keeps it");
+    assert!(hung.lost().is_cancelled());
+    assert!(b.try_acquire("arn", "hung").await.unwrap().is_some());
+    alive.rest();
+    sleep(secs(100)).await;
+    assert!(alive.is_held(), "its work is over, and it is kept until it is given back");
 }

@@ -30,5 +30,5 @@ mod table;
 pub use dice::Dice;
 pub use queue::FakeQueue;
 pub use seeds::{Failure, Simulation, find_failure, for_each_seed};
-pub use stream::{FakeStream, sequence};
+pub use stream::{FakeStream, sequence, value_of};
 pub use table::{FakeTable, Fault, Network, Written};

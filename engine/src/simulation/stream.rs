@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::cloud::{
-    ChangeStream, CloudError, ErrorKind, Result,
+    AttributeValue, ChangeStream, CloudError, ErrorKind, Item, Result,
     change_stream::{
         Change, ChangeKind, DescribeRequest, IteratorStart, RecordPage, SequenceNumber, Shard, ShardId, ShardIterator,
         StreamDescription,
@@ -29,6 +29,9 @@ struct State {
     sequence: u64,
     shard_count: u32,
     page: usize,
+    /// So many further pages are empty though records follow.
+    empty_pages: u32,
+    record_bytes: u64,
     started: Instant,
     failing: BTreeMap<&'static str, VecDeque<ErrorKind>>,
     /// Shards that so many further full listings don't show.
@@ -50,6 +53,24 @@ struct FakeShard {
     range: Range<u32>,
     records: Vec<Arc<Change>>,
     trimmed: usize,
+}
+
+/// The attribute that holds a change's value.
+const VALUE: &str = "value";
+
+/// The value that a change of a [`FakeStream`] was put with.
+///
+/// # Panics
+///
+/// When it is a change of another stream.
+pub fn value_of(change: &Change) -> u64 {
+    let value = change.new.as_ref().and_then(|image| image.get(VALUE));
+    match value {
+        Some(AttributeValue::N(number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            number.bytes().fold(0, |value, byte| value * 10 + u64::from(byte - b'0'))
+        }
+        _ => panic!("{change:?} has no value"),
+    }
 }
 
 /// Hashes of keys go from 0 to this.
@@ -74,6 +95,8 @@ impl FakeStream {
             sequence: 100,
             shard_count: 0,
             page: 1000,
+            empty_pages: 0,
+            record_bytes: 100,
             started: Instant::now(),
             failing: BTreeMap::new(),
             hidden: BTreeMap::new(),
@@ -111,6 +134,16 @@ impl FakeStream {
         self.state().page = records;
     }
 
+    /// The size of each change from now on; 100 bytes before.
+    pub fn set_record_bytes(&self, bytes: u64) {
+        self.state().record_bytes = bytes;
+    }
+
+    /// The next pages are empty, whatever follows them.
+    pub fn empty_pages(&self, pages: u32) {
+        self.state().empty_pages = pages;
+    }
+
     /// Those of the first keys whose changes go to this shard.
     pub fn key_of(&self, shard: &ShardId, keys: u64) -> Vec<String> {
         let state = self.state();
@@ -119,19 +152,21 @@ impl FakeStream {
         (0..keys).map(|n| format!("key-{n}")).filter(|key| range.contains(&hash(key))).collect()
     }
 
-    /// A change of the item `key`; `value` goes into its sort key, so that a test knows it again.
+    /// A change of the item `key`; [`value_of`] tells the value again.
     pub fn put(&self, key: &str, value: u64) {
         let mut state = self.state();
         state.sequence += 1;
         let (n, now) = (state.sequence, state.started.elapsed().as_secs());
+        let mut image = Item::default();
+        image.insert(VALUE.to_owned(), AttributeValue::N(value.to_string()));
         let change = Change {
             kind: ChangeKind::Insert,
-            key: Key::new(key, value.to_string()),
+            key: Key::new(key, "item"),
             old: None,
-            new: None,
+            new: Some(image),
             sequence: sequence(n),
             created_secs: 1_770_000_000 + now as i64,
-            size_bytes: 100,
+            size_bytes: state.record_bytes,
             by_ttl: false,
         };
         let shard = state.newest().shards.values_mut().find(|shard| !shard.closed && shard.range.contains(&hash(key)));
@@ -163,6 +198,12 @@ impl FakeStream {
         let size = (range.end - range.start).div_ceil(parts);
         let cut = |part: u32| (range.start + part * size).min(range.end);
         (0..parts).map(|part| state.add_shard(Some(shard.clone()), cut(part)..cut(part + 1))).collect()
+    }
+
+    /// All changes of a shard, by its id; trimmed ones too.
+    pub fn records(&self, shard: &str) -> Vec<Arc<Change>> {
+        let id = ShardId(shard.to_owned());
+        self.state().find(&id).map(|shard| shard.records.clone()).unwrap_or_default()
     }
 
     /// Trims away the oldest records of a shard.
@@ -306,7 +347,9 @@ impl ChangeStream for FakeStream {
     async fn records(&self, iterator: &ShardIterator, limit: usize) -> Result<RecordPage> {
         let mut state = self.state();
         state.call("records")?;
-        let (now, page) = (state.started.elapsed(), state.page);
+        let empty = state.empty_pages > 0;
+        state.empty_pages = state.empty_pages.saturating_sub(1);
+        let (now, page) = (state.started.elapsed(), if empty { 0 } else { state.page });
         let Some((id, at, made)) = parse(iterator) else {
             return Err(CloudError::new(ErrorKind::Invalid, "GetRecords", format!("{iterator:?} is no iterator")));
         };

@@ -109,6 +109,16 @@ impl FakeTable {
         self.items().remove(&(partition.to_owned(), sort.to_owned()));
     }
 
+    /// An attribute comes to be of a type that nobody can read; the item is made if it isn't there.
+    pub fn spoil(&self, partition: &str, sort: &str, attribute: &str) {
+        let mut items = self.items();
+        let item = items.entry((partition.to_owned(), sort.to_owned())).or_default();
+        for (name, value) in [(&self.names.partition, partition), (&self.names.sort, sort)] {
+            item.insert(name.clone(), AttributeValue::S(value.to_owned()));
+        }
+        item.insert(attribute.to_owned(), AttributeValue::Bool(true));
+    }
+
     /// The items of a partition.
     pub fn partition(&self, partition: &str) -> Vec<Item> {
         self.items().iter().filter(|((key, _), _)| key == partition).map(|(_, item)| item.clone()).collect()

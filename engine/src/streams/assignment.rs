@@ -126,6 +126,9 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
                 (Standing::Waiting(reason), _) => {
                     plan.waiting.insert(key, reason);
                 }
+                (Standing::Ready, Some(LeaseState::Unreadable { reason })) => {
+                    plan.waiting.insert(key, reason.clone());
+                }
                 (Standing::Ready, Some(LeaseState::Held { owner, .. })) => {
                     // One that shows my name and isn't mine is left over from before a restart: it has to die first.
                     if owner != facts.me {

@@ -2,25 +2,29 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use tokio::sync::mpsc;
+use futures::StreamExt;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     assignment::ShardKey,
     discovery::{Discovery, Pace},
+    filter::Filter,
     options::ChangeStreamOptions,
     rounds::Work,
+    rules::Rules,
     shard_item::ShardItem,
     status::{self, Progress, ShardState, ShardStatus},
 };
 use crate::{
-    ack::Ack,
+    ack::{Ack, Verdict},
     cloud::{ChangeStream, Queue, change_stream::Change},
     leases::Leases,
     time::Clock,
@@ -52,6 +56,10 @@ pub(super) struct Shared {
     pub options: Arc<ChangeStreamOptions>,
     pub clock: Clock,
     pub dead_letter: Option<Arc<dyn Queue>>,
+    pub filter: Filter,
+    pub rules: Rules,
+    /// The bytes that may be in flight.
+    pub room: Arc<Semaphore>,
     /// How many shards this worker reads.
     pub readers: AtomicUsize,
     shards: Mutex<BTreeMap<ShardKey, Known>>,
@@ -93,6 +101,7 @@ impl status::Reporter for Shared {
                 state: known.state,
                 checkpoint: known.item.checkpoint,
                 lag_secs: None,
+                lag_records: None,
                 in_flight_records: 0,
                 still_for_secs: None,
                 reason: known.reason,
@@ -106,39 +115,122 @@ impl status::Reporter for Shared {
     }
 }
 
-impl Consumer {
-    /// A consumer of `stream` whose shards, and this worker's part in them, are settled by `leases`.
-    pub fn new(
-        stream: Arc<dyn ChangeStream>,
-        leases: Leases,
-        options: ChangeStreamOptions,
-        clock: Clock,
-        dead_letter: Option<Arc<dyn Queue>>,
-    ) -> Self {
-        Self::with_pace(stream, leases, options, clock, dead_letter, Arc::new(Pace::of_describe()))
+/// What a consumer is made of; see [`Consumer::builder`].
+pub struct ConsumerBuilder {
+    stream: Arc<dyn ChangeStream>,
+    leases: Leases,
+    options: ChangeStreamOptions,
+    clock: Clock,
+    dead_letter: Option<Arc<dyn Queue>>,
+    pace: Option<Arc<Pace>>,
+    rules: Rules,
+}
+
+/// Options that can't be carried out: which, and how to mend it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the options of the consumer of table {table}: {problem}")]
+pub struct WrongOptions {
+    /// The table.
+    pub table: String,
+    /// Which option, and how to mend it.
+    pub problem: String,
+}
+
+impl ConsumerBuilder {
+    /// The queue that takes changes which can't be handled, whole and with the reason. Without one such a change is offered
+    /// for ever, and holds up the later ones of its item and the checkpoint of its shard.
+    pub fn dead_letter(mut self, queue: Arc<dyn Queue>) -> Self {
+        self.dead_letter = Some(queue);
+        self
     }
 
-    /// The same, sharing the pace of DescribeStream with others.
-    pub fn with_pace(
-        stream: Arc<dyn ChangeStream>,
-        leases: Leases,
-        options: ChangeStreamOptions,
-        clock: Clock,
-        dead_letter: Option<Arc<dyn Queue>>,
-        pace: Arc<Pace>,
-    ) -> Self {
+    /// The wall clock, for ages and lag. Default: the host's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Shares the pace of DescribeStream with other consumers: its limit is the account's. Default: a pace of its own.
+    pub fn pace(mut self, pace: Arc<Pace>) -> Self {
+        self.pace = Some(pace);
+        self
+    }
+
+    #[cfg(test)]
+    pub(super) fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// The consumer. It does nothing before it is run.
+    ///
+    /// # Errors
+    ///
+    /// When an option is wrong.
+    pub fn build(self) -> Result<Consumer, WrongOptions> {
+        let mut options = self.options;
+        if let Some(queue) = &self.dead_letter {
+            options.dead_letter.get_or_insert_with(|| queue.name().to_owned());
+        }
+        let wrong = |problem| WrongOptions { table: options.table.clone(), problem };
+        options.check().map_err(wrong)?;
+        if options.dead_letter.is_some() && self.dead_letter.is_none() {
+            return Err(wrong("dead_letter: the builder was given no queue".to_owned()));
+        }
+        let filter = Filter::parse(&options.filters).map_err(wrong)?;
+        let pace = self.pace.unwrap_or_else(|| Arc::new(Pace::of_describe()));
+        let room = usize::try_from(options.max_in_flight_bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
-            discovery: Discovery::new(Arc::clone(&stream), pace),
-            stream,
-            leases,
+            discovery: Discovery::new(Arc::clone(&self.stream), pace),
+            stream: self.stream,
+            leases: self.leases,
             options: Arc::new(options),
-            clock,
-            dead_letter,
+            clock: self.clock,
+            dead_letter: self.dead_letter,
+            filter,
+            rules: self.rules,
+            room: Arc::new(Semaphore::new(room)),
             readers: AtomicUsize::new(0),
             shards: Mutex::default(),
         });
         status::register(&shared);
-        Self { shared }
+        Ok(Consumer { shared })
+    }
+}
+
+impl Consumer {
+    /// A consumer of `stream` whose shards, and this worker's part in them, are settled by `leases`.
+    pub fn builder(stream: Arc<dyn ChangeStream>, leases: Leases, options: ChangeStreamOptions) -> ConsumerBuilder {
+        let (clock, rules) = (Clock::system(), Rules::default());
+        ConsumerBuilder { stream, leases, options, clock, dead_letter: None, pace: None, rules }
+    }
+
+    /// Reads until `stop` is cancelled, and calls `handle` with each change, up to `concurrency` of them side by side. Two
+    /// changes of one item are never handled at once, nor in the wrong order: the next comes when the one before is done
+    /// or in the dead letters.
+    ///
+    /// `Ok` says that every effect of the change is durable. An error's text is the reason for which the change is offered
+    /// again, and in the end dead-lettered. A panic of `handle` goes on in the caller, and leaves what it was about to be
+    /// read again.
+    pub async fn for_each<F, E>(&self, concurrency: usize, stop: CancellationToken, handle: impl Fn(Arc<Change>) -> F)
+    where
+        F: Future<Output = Result<(), E>>,
+        E: fmt::Display,
+    {
+        let (sender, pages) = mpsc::channel(PAGES);
+        let handle = &handle;
+        let deliveries = futures::stream::unfold(pages, |mut pages| async move {
+            let page = pages.recv().await?;
+            Some((futures::stream::iter(page), pages))
+        });
+        let deliveries = deliveries.flatten();
+        let handling = deliveries.for_each_concurrent(concurrency.max(1), |Delivery { change, ack }| async move {
+            match handle(change).await {
+                Ok(()) => ack.settle(Verdict::Done),
+                Err(error) => ack.settle(Verdict::Retry(error.to_string())),
+            }
+        });
+        tokio::join!(self.run(sender, stop), handling);
     }
 
     /// What each shard of the table is doing, and why one isn't moving.

@@ -229,6 +229,25 @@ impl CheckpointFailed<'_> {
     }
 }
 
+/// Changes were acked without being handed on.
+pub(super) struct RecordsPassedOver<'a> {
+    pub table: &'a str,
+    pub key: &'a ShardKey,
+    pub count: u64,
+    /// `filter`: no pattern takes them. `before_start`: they are older than the start that was asked for.
+    pub why: &'static str,
+}
+
+impl RecordsPassedOver<'_> {
+    pub fn emit(self) {
+        let Self { table, key, count, why } = self;
+        if count > 0 {
+            count!("penstock_stream_records_passed_over_total", count, "table" => table, "why" => why);
+            tracing::debug!(table, shard = %key.shard, count, why, "Changes passed over.");
+        }
+    }
+}
+
 /// A change failed, and is offered again after a wait.
 pub(super) struct RecordFailed<'a> {
     pub table: &'a str,

@@ -9,7 +9,7 @@ use serde_dynamo::{AttributeValue, Item};
 
 use super::{
     consumer::Shared,
-    events,
+    events, gaps,
     options::{OnTrimmed, StartAt},
     shard_graph::ShardGraph,
     shard_item::ShardItem,
@@ -145,9 +145,14 @@ async fn bury_stream(shared: &Shared, arn: &str) -> Result<()> {
     let leases = shared.leases.list(arn).await?;
     let mut unfinished = 0;
     for listed in &leases {
-        unfinished += usize::from(ShardItem::decode(arn, &listed.id, &listed.item)?.ended.is_none());
+        // An item that can't be read doesn't say that its shard was finished.
+        let ended = ShardItem::decode(arn, &listed.id, &listed.item).is_ok_and(|item| item.ended.is_some());
+        unfinished += usize::from(!ended);
     }
     if unfinished > 0 {
+        if shared.options.on_trimmed == OnTrimmed::Reconcile {
+            gaps::note(&shared.options.table);
+        }
         events::StreamGone { table: &shared.options.table, arn, unfinished }.emit();
         if shared.options.on_trimmed == OnTrimmed::Stop {
             let operation = format!("reading table {}", shared.options.table);

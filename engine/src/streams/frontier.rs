@@ -52,6 +52,13 @@ impl<T> Frontier<T> {
         self.acked.as_ref()
     }
 
+    /// The newest acked change, whatever is left before it: what a checkpoint may never say.
+    #[cfg(test)]
+    pub fn newest_acked(&self) -> Option<&SequenceNumber> {
+        let acked = self.entries.iter().rev().find(|(_, value)| value.is_none());
+        acked.map(|(sequence, _)| sequence).or(self.acked.as_ref())
+    }
+
     /// The first change that isn't acked.
     pub fn oldest(&self) -> Option<&T> {
         self.entries.front().and_then(|(_, value)| value.as_ref())

@@ -5,51 +5,78 @@
 //!
 //! - **Each change at least once.** A checkpoint covers only a contiguous prefix of changes that were acked (I5).
 //! - **Order per item.** No shard is read before its parents are done (I6), and a table's older stream before its newer
-//!   one. Two things come out of order: what is offered again because it failed, and what a new owner reads again because
-//!   the old one had not checkpointed it.
+//!   one; and a change is handed on when the changes of its item before it are done, however often one is tried again. One
+//!   thing comes out of order: what a new owner reads again because the old one had not checkpointed it.
 //! - **One reader a shard.** Checkpoints are written under the lease's fence, so that who lost a shard can't move it (I7).
 //! - **Nothing silent** (I10). Changes that were trimmed away are a policy and a recorded gap; a change that can't be
 //!   handled is dead-lettered whole; a shard that doesn't move says why ([`ShardStatus`]).
 //!
-//! What is decided is decided by functions without I/O ([`shard_graph`], [`assignment`], [`frontier`], [`start`],
-//! [`trimmed`], [`shard_item`]); [`Consumer`] fetches the facts and carries the decisions out. Lease items: scope = the
+//! What is decided is decided by functions without I/O ([`shard_graph`], [`assignment`], [`turns`], [`batches`],
+//! [`frontier`], [`filter`], [`start`], [`trimmed`], [`shard_item`]); [`Consumer`] fetches the facts and carries the decisions out. Lease items: scope = the
 //! stream's ARN, id = the shard's.
 //!
-//! In a pipeline this is the `change_stream` source ([`ChangeStreamOptions`]). By itself:
+//! In a pipeline this is the `change_stream` source ([`ChangeStreamOptions`]). By itself it needs a stream, and a table for
+//! the leases; any number of processes may run the same lines:
 //!
 //! ```
-//! # use std::sync::Arc;
-//! # use penstock_engine::{cloud::{ChangeStream, Table}, leases::Leases, streams::*, time::Clock, ack::Verdict};
-//! # use tokio_util::sync::CancellationToken;
-//! # async fn example(stream: Arc<dyn ChangeStream>, leases: Arc<dyn Table>, stop: CancellationToken) {
-//! let leases = Leases::new(leases, "worker-1", Default::default());
-//! let consumer = Consumer::new(stream, leases, ChangeStreamOptions::new("orders"), Clock::system(), None);
-//! let (sender, mut pages) = tokio::sync::mpsc::channel(1);
-//! let run = consumer.run(sender, stop);
-//! let handle = async {
-//!     while let Some(page) = pages.recv().await {
-//!         for Delivery { change, ack } in page {
-//!             println!("{:?} {:?}", change.kind, change.key);
-//!             ack.settle(Verdict::Done); // Once its effects are durable.
-//!         }
-//!     }
+//! use std::sync::Arc;
+//! use penstock_engine::{
+//!     cloud::{ChangeStream, CloudError, Queue, Table, change_stream::Change},
+//!     leases::{LeaseOptions, Leases},
+//!     streams::{ChangeStreamOptions, Consumer, WrongOptions},
 //! };
-//! tokio::join!(run, handle);
+//! use tokio_util::sync::CancellationToken;
+//!
+//! async fn consume(
+//!     orders: Arc<dyn ChangeStream>,
+//!     leases: Arc<dyn Table>,
+//!     failed: Arc<dyn Queue>,
+//!     stop: CancellationToken,
+//! ) -> Result<(), WrongOptions> {
+//!     let leases = Leases::new(leases, "worker-1", LeaseOptions::default());
+//!     let options = ChangeStreamOptions::new("orders");
+//!     let consumer = Consumer::builder(orders, leases, options).dead_letter(failed).build()?;
+//!     // Up to 16 changes side by side, and those of one item one after another.
+//!     consumer.for_each(16, stop, |change| async move { index(&change).await }).await;
+//!     Ok(())
+//! }
+//!
+//! async fn index(change: &Change) -> Result<(), CloudError> {
+//!     println!("{:?} {}/{}", change.kind, change.key.partition, change.key.sort);
+//!     Ok(()) // Its effects are durable. An error: the change comes again, and goes to `failed` in the end.
+//! }
+//! # use penstock_engine::simulation::{FakeQueue, FakeStream, FakeTable};
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() {
+//! #     let (stream, (table, _)) = (FakeStream::new(), FakeTable::new().host());
+//! #     (0..100).for_each(|n| stream.put("an order", n));
+//! #     let stop = CancellationToken::new();
+//! #     let run = consume(Arc::new(stream.clone()), table, Arc::new(FakeQueue::default()), stop.clone());
+//! #     let end = async { tokio::time::sleep(std::time::Duration::from_secs(60)).await; stop.cancel() };
+//! #     assert_eq!(tokio::join!(run, end).0, Ok(()));
+//! #     assert!(stream.calls("records") > 1);
 //! # }
 //! ```
+//!
+//! Who wants batches, or acks that come later, takes [`Consumer::run`] with a channel.
 
 pub mod assignment;
+pub mod batches;
 mod consumer;
 mod dead_letter;
 mod discovery;
 mod events;
+pub mod filter;
 mod first_start;
 pub mod frontier;
+mod gaps;
 mod ledger;
+pub mod operate;
 mod options;
 mod reader;
 mod retries;
 mod rounds;
+mod rules;
 mod shard;
 pub mod shard_graph;
 pub mod shard_item;
@@ -59,8 +86,10 @@ mod status;
 #[cfg(test)]
 mod tests;
 pub mod trimmed;
+pub mod turns;
 
-pub use consumer::{Consumer, Delivery};
+pub use consumer::{Consumer, ConsumerBuilder, Delivery, WrongOptions};
 pub use discovery::Pace;
-pub use options::{ChangeStreamOptions, OnTrimmed, StartAt};
+pub use gaps::gaps_of_process;
+pub use options::{ChangeStreamOptions, OnTrimmed, Order, StartAt};
 pub use status::{ShardState, ShardStatus, shards_of_process};

@@ -7,14 +7,14 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{AcquireError, OwnedSemaphorePermit, mpsc, watch},
     task::yield_now,
     time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     assignment::ShardKey,
-    discovery::Discovery,
+    consumer::Shared,
     events::{self, ReadResult},
     options::ChangeStreamOptions,
     shard_item::Gap,
@@ -22,11 +22,12 @@ use super::{
 };
 use crate::{
     cloud::{
-        ChangeStream, CloudError, ErrorKind, Result,
+        CloudError, ErrorKind, Result,
         change_stream::{Change, IteratorStart, RecordPage, SequenceNumber, ShardIterator},
+        limits::RECORD_PAGE_BYTES,
     },
     random,
-    time::{Clock, format_time},
+    time::format_time,
 };
 
 /// A throttled shard is read at most so often from then on: 5 reads a second are what a shard allows.
@@ -37,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where the cloud tells of news, an idle shard is read at most so often for it.
 const NEWS_INTERVAL: Duration = Duration::from_millis(5);
+/// So many empty pages in a row say that there is nothing newer.
+const CAUGHT_UP_PAGES: u32 = 3;
 
 /// The waits after failures: the first, doubling up to the second.
 const FAILURE_WAIT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
@@ -44,12 +47,14 @@ const FAILURE_WAIT: (Duration, Duration) = (Duration::from_millis(200), Duration
 /// What a reader has to say to the ledger.
 #[derive(Debug)]
 pub enum Fetched {
-    /// A page, possibly empty. `caught_up`: it was empty, so there was nothing newer a moment ago.
+    /// A page, possibly empty.
     Page {
         /// The changes, in order.
         changes: Vec<Arc<Change>>,
-        /// Nothing newer was there.
+        /// Page after page was empty, so there was nothing newer a moment ago.
         caught_up: bool,
+        /// What the changes take of the room that this process has.
+        room: OwnedSemaphorePermit,
     },
     /// Changes were trimmed away before they were read; reading goes on behind them.
     Gap(Gap),
@@ -65,14 +70,8 @@ pub enum Fetched {
 pub struct Reader {
     /// The shard.
     pub key: ShardKey,
-    /// Where its records come from.
-    pub stream: Arc<dyn ChangeStream>,
-    /// Tells a shard that is gone from a stream that is.
-    pub discovery: Discovery,
-    /// How to read.
-    pub options: Arc<ChangeStreamOptions>,
-    /// For the time of a gap.
-    pub clock: Clock,
+    /// What it shares with the others of this worker.
+    pub shared: Arc<Shared>,
     /// Whether the shard takes no more records: then an empty page is no reason to wait long.
     pub closed: bool,
     /// Where the next iterator is to begin.
@@ -81,14 +80,31 @@ pub struct Reader {
     pub last_read: Option<SequenceNumber>,
     /// An iterator to begin with.
     pub iterator: Option<ShardIterator>,
+    /// Whether everything from the shard's beginning is owed, so that it is a loss if that is gone.
+    pub owed: bool,
+    /// Empty pages in a row.
+    pub empty_pages: u32,
+    /// The average size of a record on the last page that had any.
+    pub record_bytes: u64,
 }
 
 impl Reader {
     /// Reads until the end, or until nobody takes the pages any more.
     pub async fn run(mut self, pages: mpsc::Sender<Fetched>) {
-        let mut wait = Waits::new(&self.options, self.closed);
-        let mut news = self.stream.news();
+        let mut wait = Waits::new(&self.shared.options, self.closed);
+        let mut news = self.shared.stream.news();
         loop {
+            let room = match self.room().await {
+                Ok(Some(room)) => room,
+                Ok(None) => {
+                    let text = "what may be in flight is in flight: max_in_flight_bytes is used up by other shards";
+                    if pages.send(Fetched::Trouble(text.to_owned())).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Err(_) => return,
+            };
             let began = Instant::now();
             // What comes from here on is news for the wait after this page.
             if let Some(news) = &mut news {
@@ -100,7 +116,7 @@ impl Reader {
                     let result = if empty { ReadResult::Empty } else { ReadResult::Data };
                     self.read(result, page.changes.len());
                     wait.after_page(began, empty);
-                    let page = self.take(page);
+                    let page = self.take(page, room);
                     if pages.send(page).await.is_err() {
                         return;
                     }
@@ -110,7 +126,10 @@ impl Reader {
                         None => Some(Fetched::End(None)),
                     }
                 }
-                Err(error) => self.on_error(error, &mut wait).await,
+                Err(error) => {
+                    drop(room);
+                    self.on_error(error, &mut wait).await
+                }
             };
             if let Some(fetched) = fetched {
                 let last = matches!(fetched, Fetched::End(_) | Fetched::Stopped(..));
@@ -127,27 +146,49 @@ impl Reader {
         }
     }
 
+    /// Room for a page, before it is asked for. None if there was none for a while.
+    async fn room(&self) -> Result<Option<OwnedSemaphorePermit>, AcquireError> {
+        let room = Arc::clone(&self.shared.room).acquire_many_owned(page_room(&self.shared.options));
+        timeout(PATIENCE, room).await.ok().transpose()
+    }
+
+    /// How many records to ask for: not more than this shard's part of what may be in flight.
+    fn limit(&self) -> usize {
+        let (records, bytes) = self.shared.in_flight_share();
+        let fitting = bytes.checked_div(self.record_bytes).map_or(records, |fitting| records.min(fitting as usize));
+        self.shared.options.read_records.min(fitting).max(1)
+    }
+
     async fn fetch(&mut self) -> Result<RecordPage> {
         let (arn, shard) = (&self.key.arn, &self.key.shard);
         let iterator = match self.iterator.take() {
             Some(iterator) => iterator,
-            None => patiently("GetShardIterator", &self.key, self.stream.iterator(arn, shard, &self.start)).await?,
+            None => {
+                patiently("GetShardIterator", &self.key, self.shared.stream.iterator(arn, shard, &self.start)).await?
+            }
         };
-        let page = patiently("GetRecords", &self.key, self.stream.records(&iterator, self.options.batch_records)).await;
+        let page = patiently("GetRecords", &self.key, self.shared.stream.records(&iterator, self.limit())).await;
         if page.as_ref().is_err_and(|error| !needs_new_iterator(error)) {
             self.iterator = Some(iterator);
         }
         page
     }
 
-    fn take(&mut self, page: RecordPage) -> Fetched {
-        if let Some(last) = page.changes.last() {
+    fn take(&mut self, page: RecordPage, mut room: OwnedSemaphorePermit) -> Fetched {
+        let (changes, next) = (self.shared.rules.page)(page);
+        let bytes: u64 = changes.iter().map(|change| change.size_bytes).sum();
+        if let Some(last) = changes.last() {
             // After this one an iterator goes on where the pages went, whatever the checkpoint is (F11).
             self.start = IteratorStart::After(last.sequence.clone());
             self.last_read = Some(last.sequence.clone());
+            self.record_bytes = bytes / changes.len() as u64;
         }
-        self.iterator = page.next;
-        Fetched::Page { caught_up: page.changes.is_empty(), changes: page.changes }
+        drop(room.split(room.num_permits().saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX))));
+        self.iterator = next;
+        self.empty_pages = if changes.is_empty() { self.empty_pages.saturating_add(1) } else { 0 };
+        // A page may be empty though records follow, and a closed shard says itself when it is at its end (F16).
+        let caught_up = !self.closed && self.empty_pages >= CAUGHT_UP_PAGES;
+        Fetched::Page { changes, caught_up, room }
     }
 
     async fn on_error(&mut self, error: CloudError, wait: &mut Waits) -> Option<Fetched> {
@@ -156,6 +197,11 @@ impl Reader {
                 self.read(ReadResult::Expired, 0);
                 wait.after_failure();
                 return None;
+            }
+            // Asked for its very beginning: who doesn't know that number any more has trimmed it.
+            ErrorKind::Invalid if matches!(self.start, IteratorStart::At(_)) => {
+                self.read(ReadResult::Trimmed, 0);
+                Loss::Trimmed
             }
             ErrorKind::TrimmedData => {
                 self.read(ReadResult::Trimmed, 0);
@@ -177,8 +223,8 @@ impl Reader {
         };
         wait.after_failure();
         self.iterator = None;
-        let found_at = format_time(self.clock.now());
-        match on_loss(self.options.on_trimmed, loss, self.last_read.as_ref(), found_at) {
+        let found_at = format_time(self.shared.clock.now());
+        match on_loss(self.shared.options.on_trimmed, loss, self.last_read.as_ref(), self.owed, found_at) {
             Step::BeginAgain => {
                 self.start = IteratorStart::TrimHorizon;
                 Some(Fetched::Trouble(error.to_string()))
@@ -186,9 +232,10 @@ impl Reader {
             Step::ReadOn(gap) => {
                 self.start = IteratorStart::TrimHorizon;
                 self.lost(&gap, "read on at the oldest record");
-                self.last_read = None;
+                (self.last_read, self.owed) = (None, false);
                 Some(Fetched::Gap(gap))
             }
+            Step::EndQuietly => Some(Fetched::End(None)),
             Step::End(gap) => Some(self.end(gap, error).await),
             Step::Stop(gap) => {
                 self.lost(&gap, "stopped: set on_trimmed to skip or reconcile to go on");
@@ -199,7 +246,7 @@ impl Reader {
     }
 
     async fn end(&self, gap: Gap, error: CloudError) -> Fetched {
-        match self.discovery.is_there(&self.key.arn).await {
+        match self.shared.discovery.is_there(&self.key.arn).await {
             Ok(there) => {
                 self.lost(&gap, if there { "the shard is gone" } else { "its stream is gone" });
                 Fetched::End(Some(gap))
@@ -210,12 +257,18 @@ impl Reader {
     }
 
     fn lost(&self, gap: &Gap, what: &str) {
-        events::TrimmedGap { table: self.stream.table(), key: &self.key, gap, what }.emit();
+        events::TrimmedGap { table: self.shared.stream.table(), key: &self.key, gap, what }.emit();
     }
 
     fn read(&self, result: ReadResult, records: usize) {
-        events::Read { table: self.stream.table(), key: &self.key, result, records }.emit();
+        events::Read { table: self.shared.stream.table(), key: &self.key, result, records }.emit();
     }
+}
+
+/// The bytes that are set aside for a page before it is read.
+fn page_room(options: &ChangeStreamOptions) -> u32 {
+    let most = options.max_in_flight_bytes.min(RECORD_PAGE_BYTES as u64);
+    u32::try_from(most).unwrap_or(u32::MAX)
 }
 
 fn needs_new_iterator(error: &CloudError) -> bool {

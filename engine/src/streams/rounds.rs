@@ -22,7 +22,7 @@ use super::{
     first_start::{self, FirstStart},
     shard::{Left, Taken, read_shard},
     shard_graph::ShardGraph,
-    shard_item::ShardItem,
+    shard_item::{Ending, ShardItem},
     status::{self, Progress, ShardState},
 };
 use crate::{
@@ -137,7 +137,13 @@ impl Work {
     }
 
     async fn try_round(&mut self) -> Result<(), CloudError> {
-        self.list_shards().await?;
+        let stop = self.stop.clone();
+        tokio::select! {
+            biased;
+            // Nothing is written meanwhile, so that it may be cut off: a stop waits for no listing.
+            () = stop.cancelled() => return Ok(()),
+            listed = self.list_shards() => listed?,
+        }
         let workers = self.see_workers().await?;
         if !self.first_start.settle(&self.shared, self.streams.iter().map(|s| (s.arn.as_str(), &s.graph))).await? {
             return Ok(()); // Another worker is at it.
@@ -155,13 +161,14 @@ impl Work {
     async fn list_shards(&mut self) -> Result<(), CloudError> {
         let now = Instant::now();
         if now >= self.list_streams_at {
-            let arns = self.shared.discovery.streams().await?;
-            self.list_streams_at = now + self.shared.options.discover_every;
-            self.streams.retain(|stream| arns.contains(&stream.arn));
-            for (at, arn) in arns.into_iter().enumerate() {
-                if !self.streams.iter().any(|stream| stream.arn == arn) {
-                    self.streams.insert(at.min(self.streams.len()), KnownStream::new(arn));
+            match self.shared.discovery.streams().await {
+                Ok(arns) => self.take_in_streams(arns),
+                // Those that are known are kept: their shards change hands, whatever the listing does (F32).
+                Err(error) if !self.streams.is_empty() => {
+                    events::RoundFailed { table: &self.shared.options.table, error: &error.to_string() }.emit();
+                    self.list_streams_at = now + RELIST;
                 }
+                Err(error) => return Err(error),
             }
         }
         for stream in self.streams.iter_mut().filter(|stream| now >= stream.list_at) {
@@ -179,9 +186,22 @@ impl Work {
         Ok(())
     }
 
+    fn take_in_streams(&mut self, arns: Vec<String>) {
+        self.list_streams_at = Instant::now() + self.shared.options.discover_every;
+        self.streams.retain(|stream| arns.contains(&stream.arn));
+        for (at, arn) in arns.into_iter().enumerate() {
+            if !self.streams.iter().any(|stream| stream.arn == arn) {
+                self.streams.insert(at.min(self.streams.len()), KnownStream::new(arn));
+            }
+        }
+    }
+
     /// Shows that this worker is there, and finds out who else is.
     async fn see_workers(&mut self) -> Result<BTreeSet<String>, CloudError> {
         let (leases, scope) = (&self.shared.leases, first_start::scope(&self.shared.options.table));
+        if let Some(presence) = &self.presence {
+            presence.show_life();
+        }
         if !self.presence.as_ref().is_some_and(Lease::is_held) {
             self.presence = leases.try_acquire(&scope, &first_start::worker_id(leases.owner())).await?;
         }
@@ -214,7 +234,7 @@ impl Work {
             free_rounds: &self.free_rounds,
             uneven_rounds: self.uneven_rounds,
         };
-        assignment::plan(&facts)
+        (self.shared.rules.plan)(&facts)
     }
 
     /// Keeps what the next round needs to know, and what people want to see.
@@ -257,7 +277,12 @@ impl Work {
         }
         for key in plan.take {
             if !self.stop.is_cancelled() && !self.resting.contains_key(&key) && !self.owned.contains_key(&key) {
-                self.take(key).await?;
+                // What is wrong with one shard holds up no other.
+                if let Err(error) = self.take(key.clone()).await {
+                    let (table, reason) = (&self.shared.options.table, error.to_string());
+                    events::ShardClosed { table, key: &key, how: "failed", checkpoint: None, reason: &reason }.emit();
+                    self.resting.insert(key, (Instant::now() + REST, reason));
+                }
             }
         }
         for key in plan.buried.iter().take(BURIALS) {
@@ -271,17 +296,24 @@ impl Work {
 
     async fn take(&mut self, key: ShardKey) -> Result<(), CloudError> {
         let Some(lease) = self.shared.leases.try_acquire(&key.arn, &key.shard.0).await? else { return Ok(()) };
+        let item = ShardItem::decode(&key.arn, &key.shard.0, lease.item())?;
         let stream = self.streams.iter().find(|stream| stream.arn == key.arn);
         let node = stream.and_then(|stream| stream.graph.get(&key.shard));
         let (parent, closed) = node.map_or((None, false), |node| (node.parent.clone(), node.closed));
-        let item = ShardItem::decode(&key.arn, &key.shard.0, lease.item())?;
+        let first = node.map(|node| node.start.clone());
+        let was_read = |id: &ShardId| {
+            let lease = stream.and_then(|stream| stream.leases.get(id));
+            lease.is_some_and(|lease| lease.item.ended == Some(Ending::Read))
+        };
+        let continues = parent.iter().chain(&item.parents).any(was_read);
         let progress = Arc::new(Progress::new(item.checkpoint.clone()));
         let owner = Some(self.shared.leases.owner().to_owned());
         let known =
             Known { owner, state: ShardState::Reading, item, reason: None, progress: Some(Arc::clone(&progress)) };
         self.shared.shards().insert(key.clone(), known);
         let give_back = self.stop.child_token();
-        let taken = Taken { key: key.clone(), lease, parent, closed, progress };
+        let lease = Arc::new(lease);
+        let taken = Taken { key: key.clone(), lease, parent, closed, first, continues, progress };
         let reading = read_shard(Arc::clone(&self.shared), taken, self.deliveries.clone(), give_back.clone());
         let task = self.tasks.spawn(reading).id();
         self.owned.insert(key, Owned { give_back, giving: false, task });
@@ -352,7 +384,7 @@ impl Work {
         self.stuck = stuck;
         let lag = shards.iter().filter_map(|status| status.lag_secs).max().unwrap_or(0);
         let in_flight: usize = shards.iter().map(|status| status.in_flight_records).sum();
-        let quarter = lag * 4 / RETENTION_SECS;
+        let quarter = quarters_of_retention(lag);
         if quarter > self.lag_quarter {
             events::LagNearRetention { table, lag_secs: lag, quarter }.emit();
         }
@@ -378,11 +410,22 @@ impl Work {
     }
 }
 
+/// How many quarters of what a stream keeps a lag amounts to: from 4 on, changes are lost (F37).
+fn quarters_of_retention(lag_secs: u64) -> u64 {
+    lag_secs * 4 / RETENTION_SECS
+}
+
 async fn read_leases(shared: &Shared, arn: &str) -> Result<BTreeMap<ShardId, LeaseFacts>, CloudError> {
     let mut leases = BTreeMap::new();
     for listed in shared.leases.list(arn).await? {
-        let item = ShardItem::decode(arn, &listed.id, &listed.item)?;
-        leases.insert(ShardId(listed.id), LeaseFacts { state: listed.state, item });
+        let facts = match (ShardItem::decode(arn, &listed.id, &listed.item), listed.state) {
+            // One that can't be read holds up no other (F32).
+            (Err(error), _) => {
+                LeaseFacts { state: LeaseState::Unreadable { reason: error.to_string() }, item: ShardItem::default() }
+            }
+            (Ok(item), state) => LeaseFacts { state, item },
+        };
+        leases.insert(ShardId(listed.id), facts);
     }
     Ok(leases)
 }
@@ -390,4 +433,16 @@ async fn read_leases(shared: &Shared, arn: &str) -> Result<BTreeMap<ShardId, Lea
 /// The shards that lease items speak of.
 fn named(leases: &BTreeMap<ShardId, LeaseFacts>) -> impl Iterator<Item = &ShardId> {
     leases.iter().flat_map(|(id, lease)| std::iter::once(id).chain(&lease.item.parents).chain(&lease.item.children))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first sign of a reader that is too slow would have been lost changes.
+    #[test]
+    fn f37_a_lag_is_told_at_each_quarter_of_what_the_stream_keeps() {
+        let hours = |hours: u64| quarters_of_retention(hours * 3600);
+        assert_eq!([0, 5, 6, 12, 18, 23, 24].map(hours), [0, 0, 1, 2, 3, 3, 4]);
+    }
 }

@@ -16,13 +16,13 @@ use super::{
     ledger::{Closed, Ledger, OwnedShard, store},
     reader::{Reader, patiently},
     shard_item::{Ending, START, ShardItem, ShardStart},
-    start::Position,
+    start::{Position, may_be_trimmed},
     status::{Progress, Trouble},
 };
 use crate::{
     cloud::{
         CloudError,
-        change_stream::{IteratorStart, Shard, ShardId},
+        change_stream::{IteratorStart, SequenceNumber, Shard, ShardId},
         table::Outcome,
     },
     leases::Lease,
@@ -45,9 +45,13 @@ pub(super) enum Left {
 /// What is known of a shard when it is taken.
 pub(super) struct Taken {
     pub key: ShardKey,
-    pub lease: Lease,
+    pub lease: Arc<Lease>,
     pub parent: Option<ShardId>,
     pub closed: bool,
+    /// The first sequence number that it may hold, if it is listed.
+    pub first: Option<SequenceNumber>,
+    /// Whether it continues a shard that was read to its end.
+    pub continues: bool,
     pub progress: Arc<Progress>,
 }
 
@@ -58,19 +62,20 @@ pub(super) async fn read_shard(
     deliveries: mpsc::Sender<Vec<Delivery>>,
     give_back: CancellationToken,
 ) -> (ShardKey, Left) {
-    let Taken { key, lease, parent, closed, progress } = taken;
-    let (lease, table) = (Arc::new(lease), shared.options.table.clone());
+    let Taken { key, lease, progress, .. } = &taken;
+    let (key, table) = (key.clone(), shared.options.table.clone());
     let shard = OwnedShard {
         shared: Arc::clone(&shared),
         key: key.clone(),
-        lease: Arc::clone(&lease),
+        lease: Arc::clone(lease),
         item: ShardItem::default(),
-        progress,
+        progress: Arc::clone(progress),
     };
+    let lease = Arc::clone(lease);
     let opened = tokio::select! {
         biased;
         () = give_back.cancelled() => Ok(None),
-        opened = open(shard, parent, closed) => opened,
+        opened = open(shard, taken) => opened,
     };
     let left = match opened {
         Ok(None) => Left::Open,
@@ -81,6 +86,7 @@ pub(super) async fn read_shard(
             reading.spawn(reader.run(sender));
             let mut ledger = Ledger::new(shard, pages, deliveries, position.pass_over_before_secs());
             let closed = ledger.keep(&give_back).await;
+            lease.rest();
             reading.abort_all();
             let left = close(ledger, closed, &give_back).await;
             match reading.join_next().await {
@@ -103,11 +109,7 @@ pub(super) async fn read_shard(
 
 /// Makes a shard's item say how it is read, and a reader that begins where the item says. `None` if it has ended, or is
 /// lost already.
-async fn open(
-    mut shard: OwnedShard,
-    parent: Option<ShardId>,
-    closed: bool,
-) -> Result<Option<(OwnedShard, Reader)>, CloudError> {
+async fn open(mut shard: OwnedShard, taken: Taken) -> Result<Option<(OwnedShard, Reader)>, CloudError> {
     let shared = Arc::clone(&shard.shared);
     let found = ShardItem::decode(&shard.key.arn, &shard.key.shard.0, shard.lease.item())?;
     if found.ended.is_some() {
@@ -115,7 +117,7 @@ async fn open(
     }
     let mut item = found.clone();
     if item.parents.is_empty() {
-        item.parents.extend(parent);
+        item.parents.extend(taken.parent);
     }
     let position = Position::of(&item);
     let mut iterator = None;
@@ -128,6 +130,10 @@ async fn open(
     }
     // A shard that nobody has read has an item that says nothing but its lease.
     let is_new = shard.lease.item().get(START).is_none();
+    let now_secs = shared.clock.now().timestamp();
+    if is_new {
+        item.known_secs = Some(now_secs);
+    }
     let (set, remove) = if is_new { (item.encode(), Vec::new()) } else { found.changes_to(&item) };
     if !set.is_empty() || !remove.is_empty() {
         match shard.lease.update(set, remove).await? {
@@ -143,6 +149,12 @@ async fn open(
         Position::Latest => IteratorStart::TrimHorizon,
         position => position.iterator_start(),
     };
+    let owed = !is_new || taken.continues;
+    let start = match taken.first {
+        // It may have begun to go while nobody read: asking for its first record tells (F33).
+        Some(first) if owed && may_be_trimmed(&shard.item, now_secs) => IteratorStart::At(first),
+        _ => start,
+    };
     let from = match (&last_read, shard.item.start) {
         (Some(checkpoint), _) => checkpoint.0.as_str(),
         (None, ShardStart::TrimHorizon) => "trim_horizon",
@@ -151,14 +163,14 @@ async fn open(
     events::ShardOpened { table: &shared.options.table, key: &shard.key, from }.emit();
     let reader = Reader {
         key: shard.key.clone(),
-        stream: Arc::clone(&shared.stream),
-        discovery: shared.discovery.clone(),
-        options: Arc::clone(&shared.options),
-        clock: shared.clock.clone(),
-        closed,
+        closed: taken.closed,
         start,
         last_read,
         iterator,
+        owed,
+        empty_pages: 0,
+        record_bytes: 0,
+        shared,
     };
     Ok(Some((shard, reader)))
 }
@@ -169,7 +181,7 @@ async fn close(mut ledger: Ledger, closed: Closed, give_back: &CancellationToken
     let left = match closed {
         Closed::Lost => Left::Open,
         Closed::GivenBack => {
-            let present = ledger.present();
+            let present = ledger.last_words();
             write_last(&mut ledger, present).await;
             Left::Open
         }
@@ -234,8 +246,8 @@ async fn find_children(shared: &Shared, key: &ShardKey) -> Result<Vec<Shard>, St
         }
     };
     for child in &children {
-        // A child always begins at its oldest record (F8).
-        let item = ShardItem { parents: vec![key.shard.clone()], ..ShardItem::default() };
+        let known_secs = Some(shared.clock.now().timestamp());
+        let item = ShardItem { known_secs, ..(shared.rules.child)(&key.shard) };
         match shared.leases.create(&key.arn, &child.id.0, item.encode()).await {
             Ok(Outcome::Applied(_) | Outcome::Refused(_)) => {}
             Ok(Outcome::Unknown(error)) | Err(error) => return Err(error.to_string()),

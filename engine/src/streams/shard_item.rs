@@ -15,13 +15,15 @@ pub const CHECKPOINT: &str = "checkpoint";
 /// Where reading starts as long as there is no checkpoint. Every item of a shard that was ever opened has it.
 pub const START: &str = "start";
 const OPENED_SECS: &str = "opened_secs";
+const KNOWN_SECS: &str = "known_secs";
 const PARENTS: &str = "parents";
 const CHILDREN: &str = "children";
 const ENDED: &str = "ended";
 const GAP: &str = "gap";
 
 /// A shard's place in its life, as its lease item has it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ShardItem {
     /// The last sequence number whose effects, and those of all before it, are durable.
     pub checkpoint: Option<SequenceNumber>,
@@ -29,6 +31,9 @@ pub struct ShardItem {
     pub start: ShardStart,
     /// When a shard that starts at its latest record was first opened, in seconds since the epoch.
     pub opened_secs: Option<i64>,
+    /// When it was last certain that nothing of the shard was lost though it has no checkpoint: when it became known that
+    /// it is to be read, or when its reader was at its end; in seconds since the epoch.
+    pub known_secs: Option<i64>,
     /// The shards that it continues.
     pub parents: Vec<ShardId>,
     /// The shards that continue it; known once it has ended.
@@ -40,7 +45,8 @@ pub struct ShardItem {
 }
 
 /// Where reading starts as long as there is no checkpoint.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ShardStart {
     /// At the oldest record kept.
     #[default]
@@ -50,7 +56,7 @@ pub enum ShardStart {
 }
 
 /// Why nobody needs to read a shard any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// It was closed, and read to its end.
@@ -75,6 +81,10 @@ pub struct Gap {
 }
 
 impl ShardItem {
+    /// The names of its attributes.
+    pub const ATTRIBUTES: [&'static str; 8] =
+        [CHECKPOINT, START, OPENED_SECS, KNOWN_SECS, PARENTS, CHILDREN, ENDED, GAP];
+
     /// Whether something of it has been read for good, so that its parents must have been done.
     pub fn has_started(&self) -> bool {
         self.checkpoint.is_some() || self.ended.is_some()
@@ -83,7 +93,10 @@ impl ShardItem {
     /// Reads an item of scope `arn`.
     pub fn decode(arn: &str, shard: &str, item: &Item) -> Result<Self> {
         let reader = Reader { arn, shard, item };
-        let number = |text: String| text.parse().map_err(|_| reader.malformed(OPENED_SECS));
+        let seconds = |name: &'static str| {
+            let text = reader.number(name)?;
+            text.map(|text| text.parse().map_err(|_| reader.malformed(name))).transpose()
+        };
         let start = match reader.string(START)?.as_deref() {
             None | Some("trim_horizon") => ShardStart::TrimHorizon,
             Some("latest") => ShardStart::Latest,
@@ -104,7 +117,8 @@ impl ShardItem {
         Ok(Self {
             checkpoint: reader.string(CHECKPOINT)?.map(SequenceNumber),
             start,
-            opened_secs: reader.number(OPENED_SECS)?.map(number).transpose()?,
+            opened_secs: seconds(OPENED_SECS)?,
+            known_secs: seconds(KNOWN_SECS)?,
             parents: reader.ids(PARENTS)?,
             children: reader.ids(CHILDREN)?,
             ended,
@@ -127,6 +141,7 @@ impl ShardItem {
             (CHECKPOINT, self.checkpoint.as_ref().map(|sequence| string(&sequence.0))),
             (START, Some(string(start))),
             (OPENED_SECS, self.opened_secs.map(|secs| AttributeValue::N(secs.to_string()))),
+            (KNOWN_SECS, self.known_secs.map(|secs| AttributeValue::N(secs.to_string()))),
             (PARENTS, ids(&self.parents)),
             (CHILDREN, ids(&self.children)),
             (ENDED, ended.map(string)),
@@ -247,12 +262,14 @@ mod tests {
     fn item() -> impl Strategy<Value = ShardItem> {
         let start = prop_oneof![Just(ShardStart::TrimHorizon), Just(ShardStart::Latest)];
         let ended = prop_oneof![Just(Ending::Read), Just(Ending::BeforeStart), Just(Ending::Gone)];
-        let parts = (option::of(sequence()), start, option::of(any::<i64>()), shards(), shards());
+        let times = (option::of(any::<i64>()), option::of(any::<i64>()));
+        let parts = (option::of(sequence()), start, times, shards(), shards());
         (parts, option::of(ended), option::of(gap())).prop_map(
-            |((checkpoint, start, opened_secs, parents, children), ended, gap)| ShardItem {
+            |((checkpoint, start, (opened_secs, known_secs), parents, children), ended, gap)| ShardItem {
                 checkpoint,
                 start,
                 opened_secs,
+                known_secs,
                 parents,
                 children,
                 ended,
@@ -276,6 +293,10 @@ mod tests {
             let update = remove.into_iter().fold(update, Write::remove);
             let stored = update.apply(&names, Some(&stored)).unwrap();
             prop_assert_eq!(&ShardItem::decode("arn", "shard", &stored).unwrap(), &after);
+
+            let text = serde_json::to_string(&after).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<ShardItem>(&text).unwrap(), &after, "as an export has it");
+            prop_assert!(after.encode().keys().all(|name| ShardItem::ATTRIBUTES.contains(&name.as_str())));
         }
     }
 

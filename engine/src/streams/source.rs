@@ -49,12 +49,13 @@ impl Build for ChangeStreamOptions {
     async fn build(self, context: Context) -> Result<Built, OperatorError> {
         let stream = context.cloud.change_stream(&self.table).await?;
         let leases = context.leases(&self.leases, self.lease_length).await?;
-        let dead_letter = match &self.dead_letter {
-            Some(queue) => Some(context.cloud.queue(queue).await?),
-            None => None,
-        };
         let pace = Arc::clone(DESCRIBE_PACE.get_or_init(|| Arc::new(Pace::of_describe())));
-        let consumer = Consumer::with_pace(stream, leases, self, context.clock, dead_letter, pace);
+        let dead_letter = self.dead_letter.clone();
+        let mut builder = Consumer::builder(stream, leases, self).clock(context.clock).pace(pace);
+        if let Some(queue) = dead_letter {
+            builder = builder.dead_letter(context.cloud.queue(&queue).await?);
+        }
+        let consumer = builder.build().map_err(|error| OperatorError::permanent(error.to_string()))?;
         Ok(Built::Source(Box::new(ChangeStreamSource { consumer })))
     }
 }

@@ -5,7 +5,10 @@ use super::{
     shard_graph::ShardGraph,
     shard_item::{Ending, ShardItem, ShardStart},
 };
-use crate::cloud::change_stream::{IteratorStart, SequenceNumber, ShardId};
+use crate::cloud::{
+    change_stream::{IteratorStart, SequenceNumber, ShardId},
+    limits::STREAM_RETENTION_HOURS,
+};
 
 /// How much older than a shard's opening a change may seem and still belong behind it. AWS refuses requests from clocks
 /// that are further off, so no host's clock can make a change be skipped.
@@ -55,6 +58,15 @@ impl Position {
             _ => None,
         }
     }
+}
+
+/// Whether the beginning of a shard may have been trimmed away though it was to be read: it has no checkpoint, and it is
+/// longer than the stream keeps a change that it is known.
+pub fn may_be_trimmed(item: &ShardItem, now_secs: i64) -> bool {
+    let kept_secs = i64::from(STREAM_RETENTION_HOURS) * 3600;
+    item.checkpoint.is_none()
+        && item.start == ShardStart::TrimHorizon
+        && item.known_secs.is_some_and(|known| now_secs.saturating_sub(known) > kept_secs)
 }
 
 /// The items to make at the very first start of a table, before anything is read.

@@ -27,6 +27,9 @@ pub struct ShardStatus {
     pub checkpoint: Option<SequenceNumber>,
     /// How far behind it is; known to its reader only.
     pub lag_secs: Option<u64>,
+    /// About how many changes behind: those in flight, and an estimate of those that aren't read yet, by the rate at which
+    /// they arrived of late. Known to its reader only.
+    pub lag_records: Option<u64>,
     /// Changes without a good verdict; known to its reader only.
     pub in_flight_records: usize,
     /// How long ago its frontier moved, or it had nothing to do; known to its reader only.
@@ -97,6 +100,18 @@ pub(super) enum Trouble {
 #[derive(Debug)]
 pub(super) struct Progress(Mutex<State>);
 
+/// How a shard that is read stands at a moment.
+pub(super) struct Report<'a> {
+    pub state: ShardState,
+    pub frontier: Option<&'a SequenceNumber>,
+    /// The time of the oldest change that isn't done; none if it is at the end.
+    pub behind_secs: Option<i64>,
+    pub in_flight: usize,
+    /// Whether it takes no more before verdicts come back.
+    pub full: bool,
+    pub arrivals_per_sec: f64,
+}
+
 #[derive(Debug, Clone)]
 struct State {
     state: ShardState,
@@ -104,6 +119,7 @@ struct State {
     behind_secs: Option<i64>,
     in_flight: usize,
     full: bool,
+    arrivals_per_sec: f64,
     moved_at: Instant,
     troubles: [Option<String>; 3],
 }
@@ -116,6 +132,7 @@ impl Progress {
             behind_secs: None,
             in_flight: 0,
             full: false,
+            arrivals_per_sec: 0.0,
             moved_at: Instant::now(),
             troubles: [const { None }; 3],
         }))
@@ -129,21 +146,18 @@ impl Progress {
         self.state().troubles[trouble as usize] = reason;
     }
 
-    pub fn report(
-        &self,
-        shard: ShardState,
-        frontier: Option<&SequenceNumber>,
-        behind_secs: Option<i64>,
-        in_flight: usize,
-        full: bool,
-    ) {
+    pub fn report(&self, report: &Report<'_>) {
         let mut state = self.state();
-        let idle = behind_secs.is_none() && in_flight == 0 && shard != ShardState::Stopped;
-        if idle || state.checkpoint.as_ref() != frontier {
+        let idle = report.behind_secs.is_none() && report.in_flight == 0 && report.state != ShardState::Stopped;
+        let moved = state.checkpoint.as_ref() != report.frontier;
+        if idle || moved {
             state.moved_at = Instant::now();
         }
-        state.checkpoint = frontier.cloned();
-        (state.state, state.behind_secs, state.in_flight, state.full) = (shard, behind_secs, in_flight, full);
+        if moved {
+            state.checkpoint = report.frontier.cloned();
+        }
+        (state.state, state.behind_secs, state.in_flight) = (report.state, report.behind_secs, report.in_flight);
+        (state.full, state.arrivals_per_sec) = (report.full, report.arrivals_per_sec);
     }
 
     /// Fills in what only the reader knows.
@@ -156,6 +170,9 @@ impl Progress {
         status.state = state.state;
         status.checkpoint = state.checkpoint;
         status.lag_secs = Some(lag);
+        // While its oldest change is in flight, what arrived since is either in flight too, or not read yet.
+        let arrived = state.behind_secs.map_or(0.0, |_| state.arrivals_per_sec * lag as f64);
+        status.lag_records = Some((state.in_flight as u64).max(arrived as u64));
         status.in_flight_records = state.in_flight;
         status.still_for_secs = Some(still_for.as_secs());
         status.reason = trouble.clone();
@@ -212,10 +229,16 @@ mod tests {
             state: ShardState::Reading,
             checkpoint: None,
             lag_secs: None,
+            lag_records: None,
             in_flight_records: 0,
             still_for_secs: None,
             reason: None,
         }
+    }
+
+    fn report(frontier: Option<&SequenceNumber>, behind_secs: Option<i64>, in_flight: usize) -> Report<'_> {
+        let (state, full, arrivals_per_sec) = (ShardState::Reading, false, 2.0);
+        Report { state, frontier, behind_secs, in_flight, full, arrivals_per_sec }
     }
 
     #[tokio::test(start_paused = true)]
@@ -227,10 +250,10 @@ mod tests {
             progress.describe(&mut status, 1_000, after);
             status
         };
-        progress.report(ShardState::Reading, None, Some(900), 5, false);
+        progress.report(&report(None, Some(900), 5));
         tokio::time::advance(Duration::from_secs(59)).await;
         assert_eq!(look().state, ShardState::Reading);
-        assert_eq!(look().lag_secs, Some(100));
+        assert_eq!((look().lag_secs, look().lag_records), (Some(100), Some(200)), "2 a second for 100 s");
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(look().state, ShardState::Stuck);
         assert!(look().reason.unwrap().contains("5 changes wait"));
@@ -238,11 +261,12 @@ mod tests {
         assert!(look().reason.unwrap().contains("the table is gone"));
 
         progress.set_trouble(Trouble::Checkpoint, None);
-        progress.report(ShardState::Reading, Some(&SequenceNumber("7".into())), Some(900), 4, false);
+        let seven = SequenceNumber("7".into());
+        progress.report(&report(Some(&seven), Some(900), 4));
         assert_eq!(look().state, ShardState::Reading, "it moved");
-        progress.report(ShardState::Reading, Some(&SequenceNumber("7".into())), None, 0, false);
+        progress.report(&report(Some(&seven), None, 0));
         tokio::time::advance(Duration::from_secs(600)).await;
-        progress.report(ShardState::Reading, Some(&SequenceNumber("7".into())), None, 0, false);
+        progress.report(&report(Some(&seven), None, 0));
         assert_eq!((look().state, look().lag_secs, look().reason), (ShardState::Reading, Some(0), None), "it is idle");
     }
 }

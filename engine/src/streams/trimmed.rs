@@ -17,6 +17,8 @@ pub enum Loss {
 pub enum Step {
     /// Nothing was lost that anybody had begun to read: begin at the oldest record again.
     BeginAgain,
+    /// Nobody was to read it, and it is gone: there is nothing left to do.
+    EndQuietly,
     /// Record the gap, and read on at the oldest record.
     ReadOn(Gap),
     /// Record the gap; there is nothing left to read.
@@ -25,11 +27,21 @@ pub enum Step {
     Stop(Gap),
 }
 
-/// Decides by the policy. `last_read` is the last change that was read of the shard, now or before.
-pub fn on_loss(policy: OnTrimmed, loss: Loss, last_read: Option<&SequenceNumber>, found_at: String) -> Step {
-    // At the oldest record there is no place to lose: it was trimmed between asking for the iterator and using it.
-    if loss == Loss::Trimmed && last_read.is_none() {
-        return Step::BeginAgain;
+/// Decides by the policy. `last_read` is the last change that was read of the shard, now or before. `owed`: all that the
+/// shard ever held is to be read, because it was known before or continues a shard that was.
+pub fn on_loss(
+    policy: OnTrimmed,
+    loss: Loss,
+    last_read: Option<&SequenceNumber>,
+    owed: bool,
+    found_at: String,
+) -> Step {
+    // A first start owes nothing older than the stream keeps at that moment.
+    if last_read.is_none() && !owed {
+        return match loss {
+            Loss::Trimmed => Step::BeginAgain,
+            Loss::ShardGone => Step::EndQuietly,
+        };
     }
     let gap = Gap { from: last_read.cloned(), to: None, found_at, policy: policy.text().to_owned() };
     match (policy, loss) {
@@ -46,7 +58,7 @@ mod tests {
     #[test]
     fn f12_only_a_policy_that_says_so_passes_over_a_gap() {
         let last = SequenceNumber("41".into());
-        let step = |policy, loss| on_loss(policy, loss, Some(&last), "now".into());
+        let step = |policy, loss| on_loss(policy, loss, Some(&last), true, "now".into());
         assert!(matches!(step(OnTrimmed::default(), Loss::Trimmed), Step::Stop(gap) if gap.from == Some(last.clone())));
         assert!(matches!(step(OnTrimmed::Skip, Loss::Trimmed), Step::ReadOn(gap) if gap.policy == "skip"));
         assert!(matches!(step(OnTrimmed::Reconcile, Loss::Trimmed), Step::ReadOn(_)));
@@ -55,7 +67,12 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_of_which_nothing_was_read_begins_again() {
-        assert_eq!(on_loss(OnTrimmed::Stop, Loss::Trimmed, None, "now".into()), Step::BeginAgain);
+    fn f12_f33_a_shard_that_was_never_read_is_a_loss_only_where_it_is_owed() {
+        let step = |loss, owed| on_loss(OnTrimmed::Stop, loss, None, owed, "now".into());
+        assert_eq!(step(Loss::Trimmed, false), Step::BeginAgain);
+        assert_eq!(step(Loss::ShardGone, false), Step::EndQuietly);
+        for loss in [Loss::Trimmed, Loss::ShardGone] {
+            assert!(matches!(step(loss, true), Step::Stop(gap) if gap.from.is_none()));
+        }
     }
 }

@@ -23,6 +23,7 @@ use penstock_engine::{
     },
     graph::{Build, Built, Role, Use, UseMode},
     operator::{Command, Context, Kind, Operator, OperatorError, Outputs, Record},
+    streams::gaps_of_process,
     time::Clock,
     units,
 };
@@ -172,6 +173,8 @@ impl Build for FoldOptions {
             assembler,
             thresholds: self.thresholds(),
             reconcile: self.reconcile,
+            gaps: gaps_of_process(&self.table),
+            tracked: self.table,
             clock: context.clock,
             view: View::default(),
             started: Instant::now(),
@@ -189,6 +192,9 @@ struct Fold {
     assembler: Assembler,
     thresholds: Thresholds,
     reconcile: Duration,
+    /// The table whose changes it sees, and how many gaps in them it knows of.
+    tracked: String,
+    gaps: u64,
     clock: Clock,
     view: View,
     started: Instant,
@@ -243,8 +249,11 @@ impl Operator for Fold {
     }
 
     async fn on_tick(&mut self, _out: &mut Outputs) -> Result<(), OperatorError> {
-        if self.read_at.is_none_or(|at| at.elapsed() >= self.reconcile) {
+        // Changes were lost to the stream's retention: the index has what they told.
+        let gaps = gaps_of_process(&self.tracked);
+        if gaps != self.gaps || self.read_at.is_none_or(|at| at.elapsed() >= self.reconcile) {
             self.read_index().await?;
+            self.gaps = gaps;
             self.read_at = Some(Instant::now());
         }
         self.flush_asked_and_due().await?;

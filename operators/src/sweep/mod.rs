@@ -348,6 +348,7 @@ impl Sweep {
             let why = match (manifest.retry_at, self.leases.observe(MANIFEST_SCOPE, &id).await?) {
                 (Some(_), _) => "its commit was put off".to_owned(),
                 (None, LeaseState::Held { .. }) => "a worker holds its lease".to_owned(),
+                (None, LeaseState::Unreadable { reason }) => format!("its lease can't be read: {reason}"),
                 (None, LeaseState::Free | LeaseState::Dead { .. }) => {
                     "its lease is free or dead: the next worker that looks takes it".to_owned()
                 }

@@ -11,6 +11,7 @@ mod deploy;
 mod flush;
 mod graph;
 mod land;
+mod leases;
 mod logging;
 mod metrics;
 mod new;
@@ -19,11 +20,12 @@ mod progress;
 mod redrive;
 mod run;
 mod schema;
+mod shards;
 mod shell;
 mod status;
 mod summary;
-mod test;
 mod tap;
+mod test;
 mod top;
 mod trace;
 mod validate;
@@ -68,6 +70,8 @@ enum Command {
     Tap(tap::Arguments),
     Top(top::Arguments),
     Verify(verify::Arguments),
+    Shards(shards::Arguments),
+    Leases(leases::Arguments),
     Validate(validate::Arguments),
     Test(test::Arguments),
     Adopt(adopt::Arguments),
@@ -161,6 +165,8 @@ impl App {
             Command::Verify(arguments) => verify::run(self, arguments, out),
             Command::Adopt(arguments) => adopt::run(self, arguments, out),
             Command::Deploy(arguments) => deploy::run(arguments, out),
+            Command::Shards(arguments) => shards::run(self, arguments, out),
+            Command::Leases(arguments) => leases::run(self, arguments, out),
             Command::Validate(arguments) => validate::run(self, arguments, out),
             Command::Test(arguments) => test::run(self, arguments, out),
             Command::Graph(arguments) => graph::run(self, arguments, out),

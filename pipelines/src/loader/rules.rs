@@ -1,6 +1,9 @@
 //! What must hold between the parts of a pipeline's file that types can't say: names, references, limits of AWS.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use penstock_engine::{
     cloud::{
@@ -41,6 +44,7 @@ pub fn broken_rules(document: &Document, operators: &[Declared]) -> Vec<Problem>
         rules.wrong(Path::root(), message);
     }
     rules.check_tests(operators);
+    rules.check_gathering(operators);
     rules.problems
 }
 
@@ -73,6 +77,36 @@ impl<'a> Rules<'a> {
         }
         for service in self.document.services.keys().filter(|service| !is_name(service)) {
             self.problems.push(Problem::key(root.key("services").key(service), Fault::Invalid(not_a_name(service))));
+        }
+    }
+
+    /// What gathers a stream's changes into objects needs them in the order of their shard: that is what each object is
+    /// named by, and found again after a crash.
+    fn check_gathering(&mut self, operators: &[Declared]) {
+        let find = |id: &str| operators.iter().find(|operator| operator.id == id);
+        for gatherer in operators.iter().filter(|operator| operator.type_name.as_deref() == Some("s3_ndjson")) {
+            let (mut upstream, mut seen) = (vec![gatherer], BTreeSet::new());
+            while let Some(operator) = upstream.pop() {
+                if !seen.insert(&operator.id) {
+                    continue;
+                }
+                if operator.running.concurrency > 1 {
+                    let message = format!(
+                        "instances side by side bring records out of their order, by which `{}` names its objects: write 1",
+                        gatherer.id
+                    );
+                    self.wrong(operator.path().key("running").key("concurrency"), message);
+                }
+                if operator.type_name.as_deref() == Some("change_stream") && operator.options["order"] != "shard" {
+                    let message = format!(
+                        "`{}` gathers these changes into objects and needs them in the order of their shard: write \
+                         `order: shard`",
+                        gatherer.id
+                    );
+                    self.wrong(operator.path(), message);
+                }
+                upstream.extend(operator.inputs.iter().filter_map(|input| find(&Input::parse(input).id)));
+            }
         }
     }
 
@@ -165,6 +199,9 @@ impl<'a> Rules<'a> {
         let plain = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c);
         if table.name.as_ref().is_some_and(|name| name.chars().count() < 3 || !name.chars().all(plain)) {
             self.wrong(path.key("name"), "a table's name is 3 to 255 letters, digits, `-`, `_` and `.`");
+        }
+        if table.sort_key.is_empty() && table.name.is_none() {
+            self.wrong(path.key("sort_key"), "a table of this pipeline has a sort key: name it");
         }
         if table.partition_key == table.sort_key {
             self.wrong(path.key("sort_key"), "the sort key is the partition key: name another attribute");

@@ -121,7 +121,8 @@ impl AwsCloud {
     }
 
     fn table_target(&self, short: &str) -> Target {
-        let name = self.naming.name(short);
+        let named = self.resources.tables.get(short).map(|spec| self.naming.table(short, spec));
+        let name = named.unwrap_or_else(|| self.naming.name(short));
         Target { noun: "table", arn: self.arn("dynamodb", &format!("table/{name}")), name }
     }
 

@@ -158,6 +158,8 @@ impl AwsStream {
         let body = record.dynamodb.ok_or("a record has no content")?;
         let keys = body.keys.as_ref().ok_or("a record has no keys")?;
         let text = |name: &str| match keys.get(name) {
+            // A table without a sort key.
+            None if name.is_empty() => Ok(String::new()),
             Some(SdkValue::S(text) | SdkValue::N(text)) => Ok(text.clone()),
             _ => Err("a record lacks a key attribute"),
         };

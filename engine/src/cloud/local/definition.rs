@@ -86,6 +86,13 @@ pub fn make_tables(
     let mut tables = BTreeMap::new();
     for (short, spec) in &resources.tables {
         let name = naming.table(short, spec);
+        if spec.sort_key.is_empty() {
+            return Err(CloudError::new(
+                ErrorKind::Invalid,
+                format!("definition of table {name}"),
+                "on one machine a table has a sort key: name it in sort_key".to_owned(),
+            ));
+        }
         let (keys, layout) = (keys_text(spec), layout_text(spec));
         let known = connection
             .query_row("SELECT id, keys, layout FROM tables WHERE name = ?1", [&name], |row| {

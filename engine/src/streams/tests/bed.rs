@@ -16,7 +16,7 @@ use crate::{
     ack::{Ack, Verdict},
     cloud::change_stream::{Change, ShardId},
     leases::{LeaseOptions, Leases},
-    simulation::{FakeQueue, FakeStream, FakeTable, Network},
+    simulation::{FakeQueue, FakeStream, FakeTable, Network, value_of},
     streams::{ChangeStreamOptions, Consumer, ShardStatus, shard_item::ShardItem},
     time::Clock,
 };
@@ -71,13 +71,17 @@ impl Bed {
     pub fn worker(&self, name: &str, options: ChangeStreamOptions, handler: Handler) -> Worker {
         let (table, network) = self.table.host();
         let leases = Leases::new(table, name, LeaseOptions { length: LENGTH, sole_process: false });
-        let dead_letter = options.dead_letter.as_ref().map(|_| Arc::new(self.queue.clone()) as _);
         let started = self.started;
         let clock = Clock::from_fn(move || {
             let secs = 1_770_000_000 + started.elapsed().as_secs() as i64;
             chrono::DateTime::from_timestamp(secs, 0).unwrap()
         });
-        let consumer = Consumer::new(Arc::new(self.stream.clone()), leases, options, clock, dead_letter);
+        let dead_letters = options.dead_letter.is_some();
+        let mut builder = Consumer::builder(Arc::new(self.stream.clone()), leases, options).clock(clock);
+        if dead_letters {
+            builder = builder.dead_letter(Arc::new(self.queue.clone()));
+        }
+        let consumer = builder.build().unwrap();
         let (sender, mut pages) = mpsc::channel(1);
         let (stop, log, name) = (CancellationToken::new(), Arc::clone(&self.log), name.to_owned());
         let run = tokio::spawn({
@@ -88,7 +92,7 @@ impl Bed {
             while let Some(page) = pages.recv().await {
                 for delivery in page {
                     let change = &delivery.change;
-                    let (key, value) = (change.key.partition.clone(), change.key.sort.parse().unwrap());
+                    let (key, value) = (change.key.partition.clone(), value_of(change));
                     log.lock().unwrap().push(Seen { worker: name.clone(), key, value, at: Instant::now() });
                     handler(change, delivery.ack);
                 }
@@ -199,7 +203,7 @@ pub fn failing(value: u64, times: usize, verdict: Verdict) -> (Handler, Arc<Atom
     let handler = {
         let count = Arc::clone(&count);
         move |change: &Change, ack: Ack| {
-            let fails = change.key.sort == value.to_string() && count.fetch_add(1, Ordering::SeqCst) < times;
+            let fails = value_of(change) == value && count.fetch_add(1, Ordering::SeqCst) < times;
             ack.settle(if fails { verdict.clone() } else { Verdict::Done });
         }
     };

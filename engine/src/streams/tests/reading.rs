@@ -7,7 +7,7 @@ use crate::{
     cloud::ErrorKind,
     simulation::sequence,
     streams::{
-        ChangeStreamOptions, OnTrimmed, ShardState,
+        ChangeStreamOptions, OnTrimmed, ShardState, gaps_of_process,
         shard_item::{Ending, ShardItem},
     },
 };
@@ -17,7 +17,7 @@ async fn f11_an_expired_iterator_goes_on_behind_the_last_change_that_was_handed_
     let bed = Bed::new();
     bed.stream.set_page(10);
     let gate = Gate::default();
-    let options = ChangeStreamOptions { batch_records: 10, max_in_flight_records: 10, ..options() };
+    let options = ChangeStreamOptions { read_records: 10, max_in_flight_records: 10, ..options() };
     bed.put(0..100, 5);
     let worker = bed.worker("a", options, gate.handler());
     secs(20 * 60).await;
@@ -74,7 +74,11 @@ async fn f12_f33_trimmed_changes_stop_the_shard_by_default_and_it_says_so() {
 #[tokio::test(start_paused = true)]
 async fn f12_a_gap_is_passed_over_and_recorded_where_the_policy_says_so() {
     for policy in [OnTrimmed::Skip, OnTrimmed::Reconcile] {
+        let told = gaps_of_process("t");
         let (bed, worker) = after_a_gap(policy).await;
+        if policy == OnTrimmed::Reconcile {
+            assert!(gaps_of_process("t") > told, "who keeps a view isn't told");
+        }
         let shard = bed.stream.open_shards().remove(0);
         assert_eq!(bed.values(), (0..10).chain(20..30).collect::<Vec<_>>());
         let item = bed.item(&shard).unwrap();
@@ -158,5 +162,52 @@ async fn f16_an_idle_shard_costs_about_a_read_a_second_and_wakes_up_at_once() {
     bed.put(0..1, 1);
     secs(3).await;
     assert!(bed.seen()[0].at - put <= options().poll_max);
+    worker.stop().await;
+}
+
+/// A child that was never read lost its beginning while nobody was there, and the rest would have been read as if nothing
+/// were missing.
+#[tokio::test(start_paused = true)]
+async fn f33_a_beginning_that_was_trimmed_while_nobody_read_is_a_loss_though_there_is_no_checkpoint() {
+    for (trimmed, policy, expected) in [(5, OnTrimmed::Stop, 10), (5, OnTrimmed::Skip, 15), (0, OnTrimmed::Stop, 20)] {
+        let bed = Bed::new();
+        let shard = bed.stream.open_shards().remove(0);
+        bed.put(0..10, 5);
+        let worker = bed.worker("a", options(), done());
+        secs(3).await;
+        let child = bed.stream.split(&shard, 1).remove(0);
+        secs(3).await;
+        // It is known, and nothing of it was read: its reader dies with it.
+        worker.crash().await;
+        bed.put(10..20, 5);
+        secs(25 * 3600).await;
+        bed.stream.trim(&child, trimmed);
+        let worker = bed.worker("b", ChangeStreamOptions { on_trimmed: policy, ..options() }, done());
+        secs(60).await;
+        assert_eq!(bed.values().len(), expected, "{trimmed} trimmed, {policy:?}");
+        let gap = bed.item(&child).unwrap().gap;
+        assert_eq!(gap.is_some(), trimmed > 0, "{gap:?}");
+        worker.stop().await;
+    }
+}
+
+/// A shard would have been called caught up because one page of it was empty.
+#[tokio::test(start_paused = true)]
+async fn f16_f34_an_empty_page_is_not_the_end_and_a_shard_at_its_end_has_no_lag() {
+    let bed = Bed::new();
+    bed.put(0..10, 5);
+    let shard = bed.stream.open_shards().remove(0);
+    secs(100).await;
+    bed.stream.empty_pages(2);
+    let worker = bed.worker("a", options(), Gate::default().handler());
+    secs(1).await;
+    let status = worker.status(&shard);
+    assert_eq!((status.lag_secs, status.in_flight_records), (Some(101), 10));
+    worker.crash().await;
+
+    let worker = bed.worker("b", options(), done());
+    secs(60).await;
+    let status = worker.status(&shard);
+    assert_eq!((status.lag_secs, status.lag_records, status.reason), (Some(0), Some(0), None));
     worker.stop().await;
 }

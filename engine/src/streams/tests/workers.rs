@@ -179,7 +179,7 @@ async fn three_workers_lose_one_and_gain_one_and_every_change_comes_in_order() {
 #[tokio::test(start_paused = true)]
 async fn f36_a_stop_waits_for_verdicts_but_not_for_ever() {
     let bed = Bed::new();
-    bed.put(0..10, 5);
+    bed.put(0..10, 10);
     let late = Arc::new(|_: &crate::cloud::change_stream::Change, ack: crate::ack::Ack| {
         tokio::spawn(async move {
             sleep(Duration::from_secs(5)).await;
@@ -204,4 +204,73 @@ async fn f36_a_stop_waits_for_verdicts_but_not_for_ever() {
     let took = worker.stop().await;
     assert!(took >= options().drain && took < options().drain + Duration::from_secs(2), "took {took:?}");
     assert_eq!(bed.item(&shard).unwrap().checkpoint, Some(sequence(110)), "what has no verdict is not checkpointed");
+}
+
+/// All shards of a table would have stood still because one item can't be read.
+#[tokio::test(start_paused = true)]
+async fn f32_an_item_that_cannot_be_read_holds_up_no_other_shard_and_is_named() {
+    let bed = Bed::new();
+    let first = bed.stream.open_shards().remove(0);
+    let shards = bed.stream.split(&first, 4);
+    for (shard, attribute) in [(&shards[0], "checkpoint"), (&shards[1], "token")] {
+        bed.table.spoil(&bed.stream.arn(), &shard.0, attribute);
+    }
+    bed.put(0..100, 40);
+    let worker = bed.worker("a", options(), done());
+    secs(10).await;
+    let readable: usize = shards[2..].iter().map(|shard| bed.stream.records(&shard.0).len()).sum();
+    assert!(readable > 0);
+    assert_eq!(bed.values().len(), readable);
+    assert!(worker.status(&shards[0]).reason.unwrap().contains("checkpoint"));
+    assert!(worker.status(&shards[1]).reason.unwrap().contains("token"));
+    bed.table.remove(&bed.stream.arn(), &shards[0].0);
+    bed.table.remove(&bed.stream.arn(), &shards[1].0);
+    secs(10).await;
+    bed.check_order(0..100);
+    worker.stop().await;
+}
+
+/// A dead worker's shards would have been read by nobody for as long as streams can't be listed.
+#[tokio::test(start_paused = true)]
+async fn f32_shards_change_hands_while_streams_cannot_be_listed() {
+    let bed = Bed::new();
+    let first = bed.stream.open_shards().remove(0);
+    bed.stream.split(&first, 4);
+    let a = bed.worker("a", options(), done());
+    let b = bed.worker("b", options(), done());
+    secs(15).await;
+    assert_eq!((a.owned(), b.owned()), (2, 2));
+    bed.stream.fail("streams", crate::cloud::ErrorKind::Unavailable, 100_000);
+    bed.stream.fail("describe", crate::cloud::ErrorKind::Throttled, 100_000);
+    secs(120).await;
+    a.crash().await;
+    bed.put(0..100, 20);
+    secs(2 * LENGTH.as_secs()).await;
+    bed.check_order(0..100);
+    b.stop().await;
+}
+
+/// A deploy that replaces every worker would have cost minutes in which nobody reads, until a new leader is found.
+#[tokio::test(start_paused = true)]
+async fn f21_when_all_workers_are_replaced_at_once_reading_goes_on_within_a_second() {
+    let bed = Bed::new();
+    let first = bed.stream.open_shards().remove(0);
+    bed.stream.split(&first, 6);
+    let old = ["a", "b", "c"].map(|name| bed.worker(name, options(), done()));
+    secs(15).await;
+    let new = ["d", "e", "f"].map(|name| bed.worker(name, options(), done()));
+    secs(2).await;
+    for worker in old {
+        worker.stop().await;
+    }
+    let before = bed.values().len();
+    bed.put(0..100, 40);
+    let stopped = Instant::now();
+    secs(5).await;
+    bed.check_order(0..100);
+    let slowest = bed.seen()[before..].iter().map(|seen| seen.at - stopped).max().unwrap();
+    assert!(slowest < Duration::from_secs(1), "took {slowest:?}");
+    for worker in new {
+        worker.stop().await;
+    }
 }
