@@ -97,6 +97,31 @@ pub const METRICS: &[Metric] = &[
     )
     .in_unit(MetricUnit::Seconds)
     .for_cloudwatch(),
+    Metric::counter(
+        "penstock_sweep_finds_total",
+        &["what", "outcome"],
+        "What sweeps found left behind, by what became of it: done, left, failed.",
+    ),
+    Metric::counter(
+        "penstock_commits_put_off_total",
+        &[],
+        "Recorded commits that couldn't be completed for now; tried again later.",
+    ),
+    Metric::counter(
+        "penstock_commits_staged_again_total",
+        &[],
+        "Recorded commits whose bytes were gone and are staged again.",
+    ),
+    Metric::counter(
+        "penstock_manifest_names_taken_total",
+        &[],
+        "Names of manifests that were taken already; another is drawn.",
+    ),
+    Metric::counter(
+        "penstock_resume_failures_total",
+        &[],
+        "Half-made manifests that couldn't be finished yet; tried again.",
+    ),
     Metric::counter("penstock_sweeps_total", &[], "Sweeps of the table and the input bucket."),
     Metric::counter("penstock_swept_objects_total", &[], "Objects that a sweep found and no notification had told of."),
 ];

@@ -14,6 +14,7 @@ use penstock_engine::{
             Change, ChangeKind, DescribeRequest, IteratorStart, RecordPage, SequenceNumber, Shard, ShardId,
             ShardIterator, StreamDescription,
         },
+        limits::RECORDS_PER_PAGE,
         table::Key,
     },
     time::Clock,
@@ -115,10 +116,11 @@ impl MemoryStream {
             by_ttl,
         };
         let Some(stream) = state.streams.last_mut().filter(|stream| stream.enabled) else { return };
-        let open = stream.shards.iter_mut().filter(|shard| shard.end.is_none());
-        for shard in open.filter(|shard| shard.hashes.0 <= hash && (hash < shard.hashes.1 || hash == u64::MAX)) {
+        let takes = |shard: &&mut OneShard| {
+            shard.end.is_none() && shard.hashes.0 <= hash && (hash < shard.hashes.1 || hash == u64::MAX)
+        };
+        if let Some(shard) = stream.shards.iter_mut().find(takes) {
             shard.records.push_back((sequence, Arc::new(change.clone())));
-            return;
         }
     }
 
@@ -241,6 +243,13 @@ impl ChangeStream for MemoryStream {
             (Some(arn), Some(id), Some(after)) => (arn, ShardId(id.to_owned()), parse(after)),
             _ => return Err(CloudError::new(ErrorKind::Invalid, "records", "no iterator of this stream")),
         };
+        if limit == 0 || limit > RECORDS_PER_PAGE {
+            return Err(CloudError::new(
+                ErrorKind::Invalid,
+                format!("records of {id}"),
+                "asks for too few or too many",
+            ));
+        }
         let state = lock(&self.state);
         let shard = state.find(arn, &id)?;
         if after < shard.trimmed && after + 1 > shard.start {
