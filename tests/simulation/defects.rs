@@ -393,6 +393,23 @@ fn defect_20_settling_goes_by_the_manifests_list_and_a_lost_one_is_found() {
 }
 
 #[test]
+fn a_settling_that_was_lost_is_found_however_old_the_date_of_its_files() {
+    simulate(async {
+        // The date is ten years before the sweep's lookback.
+        let options = [("sweep", "every", json!("15s")), ("sweep", "grace", json!("20s"))];
+        let mut world = World::new(7, None, &options);
+        let dies = Some(Crash { point: "settle: settle as completed".to_owned(), after: false, nth: 1 });
+        world.start("engine", TimeDelta::zero(), dies).await;
+        world.start("worker", TimeDelta::zero(), None).await;
+        world.land(&format!("{PREFIX}2016-02-01/a.ndjson"), &Lines::Some(3, 0), &NOW);
+        world.until_dead("engine").await;
+        // The change that tells of it is lost, too.
+        world.cloud().memory_table(TRACKING).stream().unwrap().trim();
+        world.heal_and_check(SECOND * 600).await.unwrap();
+    });
+}
+
+#[test]
 fn every_defect_of_the_table_has_its_test() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let table = std::fs::read_to_string(root.join("docs/defects.md")).unwrap();

@@ -219,20 +219,3 @@ fn one_manifest_that_cannot_be_finished_keeps_no_other_waiting() {
         assert_eq!(states(&world), [FileState::Completed; 2]);
     });
 }
-
-#[test]
-fn a_settling_that_was_lost_is_found_however_old_the_date_of_its_files() {
-    simulate(async {
-        // The date is ten years before the sweep's lookback.
-        let options = [("sweep", "every", json!("15s")), ("sweep", "grace", json!("20s"))];
-        let mut world = World::new(7, None, &options);
-        let dies = crash("settle: settle as completed", false);
-        world.start("engine", TimeDelta::zero(), dies).await;
-        world.start("worker", TimeDelta::zero(), None).await;
-        world.land(&format!("{PREFIX}2016-02-01/a.ndjson"), &Lines::Some(3, 0), &NOW);
-        world.until_dead("engine").await;
-        // The change that tells of it is lost, too.
-        world.cloud().memory_table(TRACKING).stream().unwrap().trim();
-        world.heal_and_check(SECOND * 600).await.unwrap();
-    });
-}

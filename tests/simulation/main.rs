@@ -4,9 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod contract;
 mod crashes;
-mod defects;
 mod gaps;
 
 use std::{future::Future, time::Duration};
