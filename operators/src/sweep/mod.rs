@@ -257,7 +257,7 @@ impl Sweep {
     /// Looks at everything once. What can't be looked at, or finished, keeps nothing else waiting.
     async fn sweep(&mut self, out: &mut Outputs) -> Finds {
         let mut finds = Finds::default();
-        let is_seldom = self.sweeps % SELDOM == 0;
+        let is_seldom = self.sweeps.is_multiple_of(SELDOM);
         self.sweeps += 1;
         let step = |finds: &mut Finds, what: &'static str, result: Result<(), OperatorError>| {
             if let Err(error) = result {

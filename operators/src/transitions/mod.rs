@@ -274,7 +274,8 @@ impl<'a> Facts<'a> {
                 _ => false,
             });
             // An absent schema item is its version as read.
-            if !holds && !(self.kind == ItemKind::Schema && self.from_nothing) {
+            let is_new_schema = self.kind == ItemKind::Schema && self.from_nothing;
+            if !holds && !is_new_schema {
                 return Some(format!("it doesn't compare: {guard}"));
             }
         }
