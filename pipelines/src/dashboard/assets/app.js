@@ -216,7 +216,7 @@ function manifests() {
     return card("", table("The newest first", [
       { name: "Manifest", heading: true, class: "break", cell: (row) => manifestLink(row.date, row.id) },
       { name: "Date", class: "nowrap", cell: (row) => row.date },
-      { name: "State", cell: (row) => [badge(row.state), row.error && h("div", { class: "soft break" }, row.error)] },
+      { name: "State", cell: (row) => [badge(row.state), row.error && h("div", { class: "soft break" }, row.error.length > 140 ? `${row.error.slice(0, 140)}…` : row.error)] },
       { name: "Attempt", number: true, cell: (row) => (row.attempt ? `${row.attempt}` : "") },
       { name: "Files", number: true, cell: (row) => number(row.files) + (row.failed_files ? ` (${row.failed_files} failed)` : "") },
       { name: "Bytes", number: true, cell: (row) => bytes(row.bytes) },
@@ -249,7 +249,7 @@ function manifest(date, id) {
     }
     const fact = (name, value) => (value === null || value === undefined || value === "" ? [] : [h("dt", {}, name), h("dd", {}, value)]);
     return [
-      view.error && h("div", { class: "note unready", id: "reason" }, h("strong", {}, "Why it failed: "), view.error),
+      view.error && h("div", { class: "note unready", id: "reason" }, h("strong", {}, of.state === "failed" ? "Why it failed: " : "What failed: "), view.error),
       view.gaps.map((gap) => h("div", { class: "note" }, gap)),
       h("div", { class: "two" },
         card("What it is", h("dl", { class: "facts" },
@@ -409,7 +409,8 @@ for (const link of document.querySelectorAll("nav a")) {
   if (link.getAttribute("href") === page) {
     link.setAttribute("aria-current", "page");
     document.title = `${link.textContent} – Penstock`;
-    link.scrollIntoView({ inline: "center", block: "nearest" });
+    // Not scrollIntoView: that would also move where the keyboard starts.
+    link.parentElement.scrollLeft = link.offsetLeft - link.parentElement.clientWidth / 2;
   }
 }
 if (parts[0] === "manifests" && parts.length === 3) manifest(parts[1], parts[2]);

@@ -77,7 +77,7 @@ export function graph(operators, rates) {
     h("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Operators and what flows between them; the table below has the same." }, edges, nodes));
 }
 
-const CHART = { width: 300, height: 104, left: 2, bottom: 16, top: 8 };
+const CHART = { width: 300, height: 104, left: 2, bottom: 16, top: 16 };
 
 /** A chart of one series: `value(point)` may be nothing. */
 export function chart(title, points, value, text, everySeconds) {
@@ -101,17 +101,18 @@ export function chart(title, points, value, text, everySeconds) {
   const [first, end] = [values.findIndex((each) => each !== null), values.findLastIndex((each) => each !== null)];
   const area = `${line}L${x(end).toFixed(1)} ${height - bottom}L${x(first).toFixed(1)} ${height - bottom}Z`;
   const span = points.length * everySeconds;
-  const mark = h("line", { class: "at", y1: top, y2: height - bottom, x1: -9, x2: -9 });
+  const mark = h("line", { class: "at", y1: top, y2: height - bottom, visibility: "hidden" });
   const svg = h("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}: now ${last === undefined ? "nothing" : text(last)}, at most ${text(most)}.` },
     h("line", { class: "grid", x1: left, x2: width, y1: height - bottom, y2: height - bottom }),
     h("line", { class: "grid", x1: left, x2: width, y1: top, y2: top }),
     h("path", { class: "area", d: area }), h("path", { class: "line", d: line }), mark,
-    h("text", { x: left + 2, y: top + 10 }, text(most)),
+    h("text", { x: left + 2, y: top - 4 }, text(most)),
     h("text", { x: left + 2, y: height - 3 }, `${span >= 120 ? `${Math.round(span / 60)} min` : `${span} s`} ago`),
     h("text", { x: width, y: height - 3, "text-anchor": "end" }, "now"));
   svg.addEventListener("pointermove", (event) => {
     const share = (event.clientX - svg.getBoundingClientRect().left) / svg.getBoundingClientRect().width;
     const index = Math.min(points.length - 1, Math.max(0, Math.round(share * (points.length - 1))));
+    mark.setAttribute("visibility", "visible");
     mark.setAttribute("x1", x(index));
     mark.setAttribute("x2", x(index));
     const each = values[index];
