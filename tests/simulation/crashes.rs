@@ -39,8 +39,8 @@ async fn world(crash: Option<(&'static str, Crash)>) -> World {
     world
 }
 
-/// Restarts whatever died, and goes on until all is done.
-async fn run(world: &mut World) -> Result<(), String> {
+/// Two minutes in which whatever dies is started again.
+async fn restart_the_dead(world: &mut World) {
     for round in 0..24 {
         tokio::time::sleep(Duration::from_secs(5)).await;
         if round == 3 {
@@ -50,6 +50,11 @@ async fn run(world: &mut World) -> Result<(), String> {
             world.start(service, TimeDelta::zero(), None).await;
         }
     }
+}
+
+/// The same, and on until all is done.
+async fn run(world: &mut World) -> Result<(), String> {
+    restart_the_dead(world).await;
     world.heal_and_check(30 * MINUTE).await
 }
 
@@ -57,7 +62,7 @@ async fn run(world: &mut World) -> Result<(), String> {
 fn points() -> BTreeMap<String, u64> {
     let points = simulate(async {
         let mut world = world(None).await;
-        run(&mut world).await.unwrap();
+        restart_the_dead(&mut world).await;
         world.shared.points.lock().unwrap().clone()
     });
     // Each role is among them, with its effects.
@@ -100,7 +105,7 @@ fn die_everywhere(after: bool) {
     }
     // How often a point is passed depends a little on what else goes on: the last time may not come.
     println!("{died} deaths of {planned}, at {} points", points.len());
-    assert!(died * 10 > planned * 5, "only {died} of {planned} crashes took place; not these: {missed:#?}");
+    assert!(died * 10 > planned * 7, "only {died} of {planned} crashes took place; not these: {missed:#?}");
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn i1_lost_bytes_of_a_commit_are_staged_again_from_the_same_files() {
             let manifest = go_on(&mut world).await;
             assert_eq!(manifest.status, ManifestState::Completed, "{:?}", manifest.error_message);
             assert_eq!(manifest.commit.unwrap().staged_again, 1);
-            assert_eq!(world.wrong(), Vec::<String>::new());
+            assert_eq!(world.ledger.check(&world.shared), Vec::<String>::new());
             assert_eq!(
                 world.cloud().memory_bucket("output").staged(),
                 0,
@@ -99,7 +99,7 @@ fn i1_rejects_that_are_lost_before_the_commit_is_completed_are_made_again() {
         world.cloud().memory_bucket("quarantine").write(&key, "somebody else's", Default::default());
         let manifest = go_on(&mut world).await;
         assert_eq!(manifest.status, ManifestState::Completed, "{:?}", manifest.error_message);
-        assert_eq!(world.wrong(), Vec::<String>::new());
+        assert_eq!(world.ledger.check(&world.shared), Vec::<String>::new());
     });
 }
 
@@ -157,7 +157,7 @@ fn i1_rejects_of_an_attempt_that_died_before_its_commit_are_removed() {
         // Rejects are looked at every twelfth sweep.
         tokio::time::sleep(SECOND * 15 * 14).await;
         assert_eq!(rejects(&world), [manifest.commit.unwrap().rejects_key.unwrap()]);
-        assert_eq!(world.wrong(), Vec::<String>::new());
+        assert_eq!(world.ledger.check(&world.shared), Vec::<String>::new());
     });
 }
 

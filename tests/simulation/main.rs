@@ -4,8 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod contract;
 mod crashes;
+mod defects;
 mod gaps;
+mod model;
+mod planted;
+mod seeds;
 
 use std::{future::Future, time::Duration};
 

@@ -294,7 +294,7 @@ macro_rules! planted_bugs {
 
 planted_bugs! {
     planted_a_manifests_json_is_overwritten: JsonIsOverwritten, "written without a condition";
-    planted_a_release_while_the_json_does_not_exist_yet: ReleaseWithoutJson, "JSON doesn't exist";
+    planted_a_release_while_the_json_does_not_exist_yet: ReleaseWithoutJson, "a claim is released";
     planted_uploads_aborted_while_the_commit_is_unknown: AbortWhileUnknown, "is dropped that is recorded, or may yet be";
     planted_a_manifest_written_before_claiming: JsonBeforeClaims, "which isn't claimed for it";
     planted_an_unconditional_release: UnconditionalRelease, "it depends on no state";

@@ -169,7 +169,7 @@ async fn a_month_passes(world: &mut World) -> Result<(), String> {
 
 /// Every second seed, so that two tests share the work of two cores.
 fn every_second(name: &str, first: u64) {
-    for_each_seed(name, 60, |simulation| async move {
+    for_each_seed(name, 50, |simulation| async move {
         let seed = 2 * simulation.seed + first;
         let plan = Plan { a_month_passes: simulation.seed % 10 == 0, ..Plan::default() };
         if let Err(wrong) = chaos(seed, &plan).await {

@@ -14,6 +14,7 @@ use penstock_engine::{
             Change, ChangeKind, DescribeRequest, IteratorStart, RecordPage, SequenceNumber, Shard, ShardId,
             ShardIterator, StreamDescription,
         },
+        limits::RECORDS_PER_PAGE,
         table::Key,
     },
     time::Clock,
@@ -241,6 +242,13 @@ impl ChangeStream for MemoryStream {
             (Some(arn), Some(id), Some(after)) => (arn, ShardId(id.to_owned()), parse(after)),
             _ => return Err(CloudError::new(ErrorKind::Invalid, "records", "no iterator of this stream")),
         };
+        if limit == 0 || limit > RECORDS_PER_PAGE {
+            return Err(CloudError::new(
+                ErrorKind::Invalid,
+                format!("records of {id}"),
+                "asks for too few or too many",
+            ));
+        }
         let state = lock(&self.state);
         let shard = state.find(arn, &id)?;
         if after < shard.trimmed && after + 1 > shard.start {

@@ -238,7 +238,14 @@ impl World {
         }
         let files = self.shared.all_files().into_iter().map(|file| (file.file_key, file.status));
         let manifests = self.shared.all_manifests().into_iter().map(|manifest| (manifest.file_key, manifest.status));
-        panic!("{service} didn't die: {:?} {:?}", files.collect::<Vec<_>>(), manifests.collect::<Vec<_>>());
+        let shards = penstock_engine::streams::shards_of_process();
+        let shards = shards.into_iter().map(|shard| (shard.shard, shard.state, shard.reason));
+        panic!(
+            "{service} didn't die: {:?} {:?} {:?}",
+            files.collect::<Vec<_>>(),
+            manifests.collect::<Vec<_>>(),
+            shards.collect::<Vec<_>>()
+        );
     }
 
     /// How many processes have died by themselves.
