@@ -1,10 +1,6 @@
 //! Buckets in memory: plain objects, and outputs that are staged first.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeMap, fmt, sync::Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -116,10 +116,11 @@ impl MemoryStream {
             by_ttl,
         };
         let Some(stream) = state.streams.last_mut().filter(|stream| stream.enabled) else { return };
-        let open = stream.shards.iter_mut().filter(|shard| shard.end.is_none());
-        for shard in open.filter(|shard| shard.hashes.0 <= hash && (hash < shard.hashes.1 || hash == u64::MAX)) {
+        let takes = |shard: &&mut OneShard| {
+            shard.end.is_none() && shard.hashes.0 <= hash && (hash < shard.hashes.1 || hash == u64::MAX)
+        };
+        if let Some(shard) = stream.shards.iter_mut().find(takes) {
             shard.records.push_back((sequence, Arc::new(change.clone())));
-            return;
         }
     }
 

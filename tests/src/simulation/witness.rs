@@ -231,11 +231,8 @@ impl Shared {
     /// The rules that hold after a request was carried out.
     fn check_after(&self, call: &Call<'_>, answer: &Answer) {
         match (&call.request, answer) {
-            (Request::Write(write), Answer::Done(Some(item))) if call.resource == TRACKING => {
+            (Request::Write(_), Answer::Done(Some(item))) if call.resource == TRACKING => {
                 self.check_ttl(call, item);
-                if write.key.sort.starts_with("MANIFEST#") {
-                    return;
-                }
             }
             (Request::Write(write), Answer::Unknown) if call.resource == TRACKING => self.remember_uploads(write),
             (Request::Write(write), Answer::Refused(Some(item))) if call.resource == TRACKING => {
