@@ -185,7 +185,7 @@ pub async fn one(State(dashboard): State<Shared>, UrlQuery(name): UrlQuery<Name>
             Err(error) => gaps.push(format!("its list of files can't be read: {error}")),
         }
         if let Some(commit) = &manifest.commit {
-            match read_report(&bucket, &commit.report_key).await {
+            match read_report(&bucket, commit).await {
                 Ok(found) => report = Some(found),
                 Err(error) => gaps.push(format!("the report of its attempt can't be read: {error}")),
             }
