@@ -29,10 +29,10 @@ def rules():
         found.append(rule(f"stream-{code}", "dynamodbstreams", "GetRecords", 3, 0.3, error={"code": code}))
     found += [
         rule("lost-PutEvents", "events", "PutEvents", 2, 0.5, response={"abort_bytes": 1}),
-        rule("lost-Complete", "s3", "CompleteMultipartUpload", 3, 0.5, response={"abort_bytes": 1}),
+        rule("lost-Complete", "s3", "CompleteMultipartUpload", 2, 1.0, response={"abort_bytes": 1}),
         rule("slow-GetObject", "s3", "GetObject", 10, 0.2, error={"code": "SlowDown", "status": 503}),
         rule("cut-GetObject", "s3", "GetObject", 6, 0.1, response={"abort_frac": 0.3}),
-        rule("slow-UploadPart", "s3", "UploadPart", 3, 0.5, error={"code": "SlowDown", "status": 503}),
+        rule("slow-UploadPart", "s3", "UploadPart", 3, 1.0, error={"code": "SlowDown", "status": 503}),
         rule("reset-Receive", "sqs", "ReceiveMessage", 3, 0.3, reset=True),
         rule("lost-Delete", "sqs", "DeleteMessageBatch", 3, 0.3, response={"abort_bytes": 1}),
     ]
