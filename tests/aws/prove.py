@@ -29,7 +29,7 @@ import urllib.parse
 import duckdb
 
 import stack
-from faults import Faults, outage, rules
+from faults import Faults, LostCompletion, outage, rules
 from recorder import Recorder
 from server import Server, client, credentials
 from workload import DATES, PREFIX, Workload
@@ -103,7 +103,7 @@ class Program:
 
 class Proof:
     def __init__(self, binary, objects, folder, lines=40):
-        self.binary, self.folder, self.faults = binary, folder, None
+        self.binary, self.folder, self.faults, self.losses = binary, folder, None, []
         self.server = Server(open(folder / "server.log", "w"))
         self.programs, self.recorders = [], {}
         self.work = Workload(objects, lines)
@@ -154,7 +154,7 @@ class Proof:
     def start(self, service, name):
         if service not in self.recorders:
             # S3 always tells the length of an object, which the proxy with faults does not: this one does.
-            way = (self.faults.url, self.server.url) if self.faults else (self.server.url,)
+            way = (self.faults.url, self.server.url, self.losses) if self.faults else (self.server.url,)
             self.recorders[service] = Recorder(*way)
         url = self.recorders[service].url
         program = Program(self.binary, self.file, service, url, self.folder, name, self.variables)
@@ -425,6 +425,7 @@ def plain(proof):
 
 def faults(proof):
     proof.faults = Faults(proof.server.url, open(proof.folder / "faults.log", "w"))
+    proof.losses = [LostCompletion(3)]
     # Without events, workers find manifests in the index.
     proof.variables |= {"PENSTOCK_MAX_ATTEMPTS": "5", "PENSTOCK_LOOK_EVERY": "2s"}
     for service, name in (("engine", "engine-1"), ("worker", "worker-1"), ("worker", "worker-2")):
@@ -433,7 +434,7 @@ def faults(proof):
     say(f"landing {len(proof.work.versions)} objects through {len(proof.faults.names)} faults")
     proof.land()
     proof.wait("everything settled", proof.is_settled, 400)
-    fired = proof.faults.fired()
+    fired = proof.faults.fired() | {loss.name: loss.fired for loss in proof.losses}
     proof.check(all_announced=False)
     never = [name for name, count in fired.items() if not count]
     must(not never, f"these faults never happened, so nothing was shown of them: {never}")
