@@ -48,6 +48,7 @@ UNSEEN_ENGINE = {
 UNSEEN_WORKER = {
     "s3:AbortMultipartUpload": "an attempt that fails after it has staged parts",
     "s3:GetObjectVersion": "as for the engine",
+    "sqs:ChangeMessageVisibility": "a conversion of more than two minutes keeps its message; one that is stopped gives it back",
 }
 
 
