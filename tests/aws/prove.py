@@ -41,14 +41,17 @@ DOOMED = "2026-01-15"
 
 # Actions that a role needs only in a case that this run can't make, and why.
 UNSEEN_ENGINE = {
-    "s3:AbortMultipartUpload": "a copy of more than 5 GB that fails half-way",
-    "s3:GetObjectVersion": "the server ignores a range of a version, so the bucket has no versions there",
-    "sqs:SendMessage": "a change that can't be handled becomes a dead letter",
+    ("dynamodb:PutItem", "-leases-"): "the children of a shard that is closed; a shard there never is",
+    ("s3:AbortMultipartUpload", "-quarantine-"): "a copy of more than 5 GB that fails half-way",
+    ("s3:GetObjectVersion", "-input-"): "the server ignores a range of a version, so the bucket has no versions there",
+    ("sqs:SendMessage", "-dlq-"): "a change that can't be handled becomes a dead letter",
 }
 UNSEEN_WORKER = {
-    "s3:AbortMultipartUpload": "an attempt that fails after it has staged parts",
-    "s3:GetObjectVersion": "as for the engine",
-    "sqs:ChangeMessageVisibility": "a conversion of more than two minutes keeps its message; one that is stopped gives it back",
+    ("s3:AbortMultipartUpload", "-output-"): "an attempt that fails after it has staged parts",
+    ("s3:AbortMultipartUpload", "-quarantine-"): "rejects of an attempt that fails",
+    ("s3:GetObjectVersion", "-input-"): "as for the engine",
+    ("sqs:ChangeMessageVisibility", "-manifest-ready-"): "a conversion of more than two minutes keeps its message; one that is "
+    "stopped gives it back",
 }
 
 
