@@ -44,7 +44,6 @@ UNSEEN_ENGINE = {
     ("dynamodb:PutItem", "-leases-"): "the children of a shard that is closed; a shard there never is",
     ("s3:AbortMultipartUpload", "-quarantine-"): "a copy of more than 5 GB that fails half-way",
     ("s3:GetObjectVersion", "-input-"): "the server ignores a range of a version, so the bucket has no versions there",
-    ("dynamodb:PutItem", "-sqs-metrics-"): "once an hour",
     ("dynamodb:GetItem", "-sqs-metrics-"): "where the answer to that is lost",
     ("sqs:SendMessage", "-dlq-"): "a change that can't be handled becomes a dead letter",
 }
@@ -52,7 +51,6 @@ UNSEEN_WORKER = {
     ("s3:AbortMultipartUpload", "-output-"): "an attempt that fails after it has staged parts",
     ("s3:AbortMultipartUpload", "-quarantine-"): "rejects of an attempt that fails",
     ("s3:GetObjectVersion", "-input-"): "as for the engine",
-    ("dynamodb:PutItem", "-sqs-metrics-"): "once an hour",
     ("dynamodb:GetItem", "-sqs-metrics-"): "where the answer to that is lost",
     ("sqs:ChangeMessageVisibility", "-manifest-ready-"): "a conversion of more than two minutes keeps its message; one that is "
     "stopped gives it back",
