@@ -90,6 +90,11 @@ pub const METRICS: &[Metric] = &[
         "Files that followed their manifest: completed, failed.",
     )
     .for_cloudwatch(),
+    Metric::counter(
+        "penstock_settled_without_json_total",
+        &[],
+        "Failed manifests whose JSON object was deleted; their files were told by their claims.",
+    ),
     Metric::histogram(
         "penstock_manifest_done_seconds",
         &[],

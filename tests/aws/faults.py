@@ -29,10 +29,10 @@ def rules():
         found.append(rule(f"stream-{code}", "dynamodbstreams", "GetRecords", 3, 0.3, error={"code": code}))
     found += [
         rule("lost-PutEvents", "events", "PutEvents", 2, 0.5, response={"abort_bytes": 1}),
-        rule("lost-Complete", "s3", "CompleteMultipartUpload", 3, 0.5, response={"abort_bytes": 1}),
         rule("slow-GetObject", "s3", "GetObject", 10, 0.2, error={"code": "SlowDown", "status": 503}),
         rule("cut-GetObject", "s3", "GetObject", 6, 0.1, response={"abort_frac": 0.3}),
-        rule("slow-UploadPart", "s3", "UploadPart", 3, 0.5, error={"code": "SlowDown", "status": 503}),
+        # It takes the parts of an upload for objects.
+        rule("slow-PutObject", "s3", "PutObject", 6, 0.5, error={"code": "SlowDown", "status": 503}),
         rule("reset-Receive", "sqs", "ReceiveMessage", 3, 0.3, reset=True),
         rule("lost-Delete", "sqs", "DeleteMessageBatch", 3, 0.3, response={"abort_bytes": 1}),
     ]
@@ -50,6 +50,21 @@ def outage(times):
             "error": {"code": "InternalException", "status": 500},
         }
     ]
+
+
+class LostCompletion:
+    """The completion of an upload whose answer is lost: the object is there, and its writer isn't told."""
+
+    name = "lost-CompleteMultipartUpload"
+
+    def __init__(self, times):
+        self.left, self.fired = times, 0
+
+    def takes(self, method, path):
+        if method != "POST" or "uploadId=" not in path or not self.left:
+            return False
+        self.left, self.fired = self.left - 1, self.fired + 1
+        return True
 
 
 class Faults:

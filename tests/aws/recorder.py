@@ -64,10 +64,11 @@ class Recorder:
     """A recording proxy before `upstream` on a free port; `url` is its address, `used` what was recorded.
 
     Over a proxy with faults, `server` is the server behind it: what is cut or lost by the proxy is cut and lost here, nothing
-    is asked again, and HEAD goes around it, because it answers without the length of the object.
+    is asked again, and HEAD goes around it, because it answers without the length of the object. `losses` are faults of ours:
+    what the proxy can't tell apart.
     """
 
-    def __init__(self, upstream, server=None):
+    def __init__(self, upstream, server=None, losses=()):
         self.used = set()
         place = lambda url: urllib.parse.urlsplit(url).netloc
         recorder, faithful = self, server is not None
@@ -103,6 +104,9 @@ class Recorder:
                         local.connection = None
                         if last:
                             raise ConnectionResetError from None
+                for loss in losses:
+                    if loss.takes(self.command, self.path):
+                        raise ConnectionResetError
                 self.send_response_only(answer.status, answer.reason)
                 for name, value in answer.getheaders():
                     if name.lower() not in ("transfer-encoding", "connection", "content-length"):

@@ -48,7 +48,10 @@ def allowed(url, role_arn):
 
 
 def compare(recorded, role, unseen):
-    """What a role lacks, and what it has that was never used. `unseen` names what this run can't make happen."""
+    """What a role lacks, what it has that was never used, and what of `unseen` was seen after all.
+
+    `unseen` names what a run can't make happen, by action and a part of the resource.
+    """
 
     def covers(pair, used):
         (action, resource), (used_action, used_resource) = pair, used
@@ -58,7 +61,10 @@ def compare(recorded, role, unseen):
             return "/stream/" in resource
         return fnmatch.fnmatchcase(used_resource, resource.split(":", 5)[-1])
 
+    def is_unseen(action, resource):
+        return any(action == named and part in resource for named, part in unseen)
+
     lacking = sorted(used for used in recorded if not any(covers(pair, used) for pair in role))
-    unused = sorted(pair for pair in role if not any(covers(pair, used) for used in recorded) and pair[0] not in unseen)
-    stale = sorted(action for action in unseen if any(used[0] == action for used in recorded))
+    unused = sorted(pair for pair in role if not any(covers(pair, used) for used in recorded) and not is_unseen(*pair))
+    stale = sorted(used for used in recorded if is_unseen(*used))
     return lacking, unused, stale

@@ -43,6 +43,11 @@ pub const METRICS: &[Metric] = &[
     ),
     Metric::gauge("penstock_breaker_state", &["endpoint"], "A circuit breaker: 0 closed, 1 half-open, 2 open.")
         .for_cloudwatch(),
+    Metric::counter(
+        "penstock_aws_requests_total",
+        &["action", "outcome"],
+        "Requests to AWS by the SDK, by the IAM action that each takes and how it ended.",
+    ),
     // Queues.
     Metric::counter(
         "penstock_queue_given_back_total",
