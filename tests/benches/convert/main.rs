@@ -9,7 +9,7 @@
 //! a busy moment of the machine hits all alike; the best run of each counts. Every run is a process of its own: its time
 //! is all of it, its memory what the system says it held at most. Peers that aren't installed are left out with a word.
 //! Row counts must agree; so must the cells of columns that are plain text in the input, for the engines that can be exact
-//! there; and ours must be what a strict parser reads, in every cell.
+//! there; and ours must be what a strict parser reads, in every cell. Python is also the clock, so one must be there.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by panicking")]
 
@@ -49,7 +49,7 @@ struct Arguments {
     /// Where data and outputs are; kept, so that the data need not be made again.
     #[arg(long)]
     folder: Option<PathBuf>,
-    /// A Python that has the peers. Without it ours runs alone.
+    /// A Python that has the peers; without them ours runs alone.
     #[arg(long, default_value = "python3")]
     python: PathBuf,
     /// The program to measure.

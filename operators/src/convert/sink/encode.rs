@@ -13,7 +13,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::SchemaDescriptor;
 use serde::{Deserialize, Serialize};
 
-use super::column::{ChunkOptions, ColumnEncoder, EncodedColumn, Form};
+use super::column::{ChunkOptions, ColumnEncoder, EncodedColumn, Form, Room};
 use crate::convert::options;
 
 /// Values looked at to tell whether a dictionary pays.
@@ -80,6 +80,7 @@ impl EncodeOptions {
 /// A row group while it grows.
 pub(super) struct RowGroupEncoder {
     columns: Vec<ColumnEncoder>,
+    room: Room,
     pub(super) rows: usize,
     /// Bytes of text so far.
     pub(super) text_bytes: usize,
@@ -111,7 +112,7 @@ impl RowGroupEncoder {
             let form = if dictionary_pays(values.as_string()) { Form::Dictionary } else { otherwise };
             ColumnEncoder::new(options, form, otherwise)
         });
-        Ok(Self { columns: columns.collect::<Result<_>>()?, rows: 0, text_bytes: 0 })
+        Ok(Self { columns: columns.collect::<Result<_>>()?, room: Room::default(), rows: 0, text_bytes: 0 })
     }
 
     /// Adds rows. Columns past those of the schema are left out.
@@ -121,7 +122,7 @@ impl RowGroupEncoder {
             if let [first, .., last] = text.value_offsets() {
                 self.text_bytes += (last - first) as usize;
             }
-            column.write(text)?;
+            column.write(text, &mut self.room)?;
         }
         self.rows += batch.num_rows();
         Ok(())
@@ -129,12 +130,12 @@ impl RowGroupEncoder {
 
     /// What it holds in memory.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.columns.iter().map(ColumnEncoder::memory_bytes).sum()
+        self.columns.iter().map(ColumnEncoder::memory_bytes).sum::<usize>() + self.room.memory_bytes()
     }
 
     /// Ends the row group.
-    pub(super) fn close(self) -> Result<RowGroup> {
-        let columns = self.columns.into_iter().map(ColumnEncoder::close).collect::<Result<_>>()?;
+    pub(super) fn close(mut self) -> Result<RowGroup> {
+        let columns = self.columns.into_iter().map(|column| column.close(&mut self.room)).collect::<Result<_>>()?;
         Ok(RowGroup { columns, rows: self.rows })
     }
 }

@@ -63,14 +63,26 @@ impl EncodedColumn {
     }
 }
 
+/// Room to work in, shared by the columns of a row group: one at a time needs it.
+#[derive(Debug, Default)]
+pub(in super::super) struct Room {
+    /// A page before it is compressed.
+    page: Vec<u8>,
+    compressed: Vec<u8>,
+}
+
+impl Room {
+    pub(in super::super) fn memory_bytes(&self) -> usize {
+        self.page.capacity() + self.compressed.capacity()
+    }
+}
+
 /// A column chunk while it grows.
 pub(super) struct Chunk {
     options: ChunkOptions,
     compressor: Compressor,
     /// The data pages, headers included.
     out: TrackedWrite<Vec<u8>>,
-    /// Room for a page before it is compressed.
-    page: Vec<u8>,
     pages: Vec<WrittenPage>,
     bounds: Bounds,
     bloom_filter: Option<Sbbf>,
@@ -91,7 +103,6 @@ impl Chunk {
             bloom_filter: bloom_filter.transpose()?,
             options,
             out: TrackedWrite::new(Vec::new()),
-            page: Vec::new(),
             pages: Vec::new(),
             bounds: Bounds::default(),
             uncompressed_bytes: 0,
@@ -115,22 +126,27 @@ impl Chunk {
 
     pub(super) fn memory_bytes(&self) -> usize {
         let filter = self.bloom_filter.as_ref().map_or(0, |filter| filter.num_blocks() * 32);
-        self.out.inner().capacity() + self.page.capacity() + filter
+        self.out.inner().capacity() + filter
     }
 
     /// Adds a data page of what `write` appends.
-    pub(super) fn put_page(&mut self, facts: PageFacts, write: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
-        self.page.clear();
-        write(&mut self.page);
+    pub(super) fn put_page(
+        &mut self,
+        facts: PageFacts,
+        room: &mut Room,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<()> {
+        room.page.clear();
+        write(&mut room.page);
         let page = Page::DataPage {
-            buf: Bytes::from(self.compressor.compress(&self.page)?),
+            buf: Bytes::from(self.compressor.compress(&room.page, &mut room.compressed)?),
             num_values: facts.rows as u32,
             encoding: facts.encoding,
             def_level_encoding: Encoding::RLE,
             rep_level_encoding: Encoding::RLE,
             statistics: None,
         };
-        let spec = put(&mut self.out, page, self.page.len())?;
+        let spec = put(&mut self.out, page, room.page.len())?;
         self.uncompressed_bytes += spec.uncompressed_size;
         self.bounds.merge(&facts.bounds);
         self.pages.push(WrittenPage { facts, offset: spec.offset, compressed_bytes: spec.compressed_size });
@@ -138,14 +154,14 @@ impl Chunk {
     }
 
     /// The chunk: its dictionary, if it has one, then its pages.
-    pub(super) fn close(mut self, dictionary: Option<Dictionary>) -> Result<EncodedColumn> {
+    pub(super) fn close(mut self, dictionary: Option<Dictionary>, room: &mut Room) -> Result<EncodedColumn> {
         let mut out = TrackedWrite::new(Vec::new());
         let used = self.pages.iter().any(|page| page.facts.encoding == Encoding::RLE_DICTIONARY);
         let dictionary = dictionary.filter(|_| used);
         if let Some(dictionary) = &dictionary {
             dictionary.values().for_each(|value| self.add_to_bloom_filter(value));
             let page = Page::DictionaryPage {
-                buf: Bytes::from(self.compressor.compress(dictionary.plain())?),
+                buf: Bytes::from(self.compressor.compress(dictionary.plain(), &mut room.compressed)?),
                 num_values: dictionary.len() as u32,
                 encoding: Encoding::PLAIN,
                 is_sorted: false,

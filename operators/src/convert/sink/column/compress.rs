@@ -31,15 +31,17 @@ impl Compressor {
         })
     }
 
-    /// The compressed form of `page`.
-    pub(super) fn compress(&mut self, page: &[u8]) -> Result<Vec<u8>> {
+    /// The compressed form of `page`; `room` is room to work in.
+    pub(super) fn compress(&mut self, page: &[u8], room: &mut Vec<u8>) -> Result<Vec<u8>> {
         match self {
             Self::None => Ok(page.to_vec()),
             Self::Snappy(snappy) => {
-                let mut out = vec![0; snap::raw::max_compress_len(page.len())];
-                let length = snappy.compress(page, &mut out).map_err(external)?;
-                out.truncate(length);
-                Ok(out)
+                let most = snap::raw::max_compress_len(page.len());
+                if room.len() < most {
+                    room.resize(most, 0);
+                }
+                let length = snappy.compress(page, room).map_err(external)?;
+                Ok(room[..length].to_vec())
             }
             Self::Lz4 => Ok(lz4_flex::block::compress(page)),
             Self::Zstd(zstd) => Ok(zstd.compress(page)?),

@@ -22,6 +22,7 @@ use parquet::errors::Result;
 use self::bounds::Bounds;
 pub(super) use self::chunk::ChunkOptions;
 pub(super) use self::chunk::EncodedColumn;
+pub(super) use self::chunk::Room;
 use self::chunk::{Chunk, PageFacts};
 use self::dictionary::Dictionary;
 use self::levels::{Validity, put_hybrid, width_of};
@@ -87,7 +88,7 @@ impl ColumnEncoder {
     }
 
     /// Adds rows.
-    pub(super) fn write(&mut self, column: &StringArray) -> Result<()> {
+    pub(super) fn write(&mut self, column: &StringArray, room: &mut Room) -> Result<()> {
         self.validity.add(column.len(), column.nulls());
         match column.nulls().filter(|nulls| nulls.null_count() > 0) {
             None => self.add(column, 0..column.len()),
@@ -95,7 +96,7 @@ impl ColumnEncoder {
             Some(nulls) => self.add(column, nulls.valid_indices()),
         }
         if self.text.len() >= PAGE_BYTES || self.validity.rows() >= PAGE_ROWS {
-            self.end_page()?;
+            self.end_page(room)?;
         }
         Ok(())
     }
@@ -141,7 +142,7 @@ impl ColumnEncoder {
         self.chunk.memory_bytes() + dictionary + page + self.last_page.capacity() * 4
     }
 
-    fn end_page(&mut self) -> Result<()> {
+    fn end_page(&mut self, room: &mut Room) -> Result<()> {
         let (rows, nulls) = (self.validity.rows(), self.validity.nulls());
         if rows == 0 {
             return Ok(());
@@ -154,7 +155,7 @@ impl ColumnEncoder {
         let (form, numbers, lengths, text) = (self.form, &self.numbers, &self.lengths, &self.text);
         let entries = self.dictionary.as_ref().map_or(0, Dictionary::len);
         let facts = PageFacts { rows, nulls, text_bytes, bounds, encoding: form.encoding() };
-        self.chunk.put_page(facts, |page| {
+        self.chunk.put_page(facts, room, |page| {
             page.reserve(text.len() + lengths.len() * 2 + 64);
             // A column that can't be null has no levels.
             if nullable {
@@ -209,9 +210,9 @@ impl ColumnEncoder {
     }
 
     /// Ends the column.
-    pub(super) fn close(mut self) -> Result<EncodedColumn> {
-        self.end_page()?;
-        self.chunk.close(self.dictionary)
+    pub(super) fn close(mut self, room: &mut Room) -> Result<EncodedColumn> {
+        self.end_page(room)?;
+        self.chunk.close(self.dictionary, room)
     }
 }
 
