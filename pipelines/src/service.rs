@@ -31,6 +31,7 @@ pub struct Service {
     queues: Vec<String>,
     dead_letter_queues: BTreeSet<String>,
     shutdown_limit: Duration,
+    worker: String,
 }
 
 impl Service {
@@ -55,12 +56,13 @@ impl Service {
     ) -> anyhow::Result<Self> {
         let graph = chosen(pipeline, service)?;
         let stop = CancellationToken::new();
+        let worker = worker_name(&home);
         let context = Context {
             id: String::new(),
             naming: pipeline.naming.clone(),
             cloud: Arc::clone(home.cloud()),
             clock: Clock::system(),
-            worker: worker_name(&home),
+            worker: worker.clone(),
             sole_process: home.local().is_some(),
             stop,
         };
@@ -91,6 +93,7 @@ impl Service {
             queues,
             dead_letter_queues: dead_letters.map(|dead| dead.queue.clone()).collect(),
             shutdown_limit: pipeline.shutdown_limit,
+            worker,
         })
     }
 
@@ -107,6 +110,16 @@ impl Service {
     /// How its operators are.
     pub fn states(&self) -> States {
         self.runtime.states()
+    }
+
+    /// A way to its operators, for those who look at them and command them.
+    pub fn handle(&self) -> runtime::Handle {
+        self.runtime.handle()
+    }
+
+    /// Its name among all processes that run the pipeline.
+    pub fn worker(&self) -> &str {
+        &self.worker
     }
 
     /// What its tracking table says.

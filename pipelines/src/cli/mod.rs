@@ -9,6 +9,7 @@ mod graph;
 mod land;
 mod leases;
 mod logging;
+mod metrics;
 mod place;
 mod progress;
 mod run;
@@ -55,6 +56,7 @@ enum Command {
     Validate(validate::Arguments),
     Graph(graph::Arguments),
     Schema(schema::Arguments),
+    Metrics(metrics::Arguments),
 }
 
 /// How a command ended.
@@ -134,6 +136,7 @@ impl App {
             Command::Validate(arguments) => validate::run(self, arguments, out),
             Command::Graph(arguments) => graph::run(self, arguments, out),
             Command::Schema(arguments) => schema::run(self, arguments, out),
+            Command::Metrics(arguments) => metrics::run(arguments, out),
         }
     }
 }
