@@ -162,6 +162,7 @@ mod tests {
             state,
             checkpoint: None,
             lag_secs,
+            lag_records: None,
             in_flight_records: 0,
             still_for_secs: None,
             reason: reason.map(str::to_owned),

@@ -105,6 +105,7 @@ fn resident() -> u64 {
 }
 
 fn split(stream: &FakeStream, shards: u32) {
+    stream.set_listing_page(100);
     let first = stream.open_shards().remove(0);
     stream.split(&first, shards);
 }
@@ -407,7 +408,7 @@ fn offer(stream: &FakeStream, rate: u64, offered: &AtomicU64, over: &Cancellatio
     }
 }
 
-/// Rolls a shard over now and then, so that each is a few seconds old; and trims away what was read to its end.
+/// Rolls a shard over again and again, so that each is some seconds old; and trims away what was read to its end.
 fn roll(stream: &FakeStream, table: &FakeTable, over: &CancellationToken) -> u64 {
     let (mut rng, mut rollovers) = (rand::rng(), 0);
     while !over.is_cancelled() {
@@ -419,7 +420,7 @@ fn roll(stream: &FakeStream, table: &FakeTable, over: &CancellationToken) -> u64
                 stream.forget(&ShardId(shard.clone()));
             }
         }
-        thread::sleep(Duration::from_millis(150));
+        thread::sleep(Duration::from_millis(300));
     }
     rollovers
 }

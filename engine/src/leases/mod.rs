@@ -28,7 +28,7 @@
 //! # }
 //! ```
 
-pub(crate) mod decide;
+mod decide;
 mod events;
 mod keeper;
 mod lease;
@@ -55,8 +55,6 @@ use crate::{
     random,
 };
 
-#[cfg(test)]
-pub(crate) use decide::Observations;
 use lease::Held;
 
 pub use decide::{COUNTER, Holding, LEASE_ATTRIBUTES, LeaseState, OWNER, SCHEMA_VERSION, TOKEN, holding};
@@ -102,7 +100,7 @@ impl LeaseOptions {
         self.length * 6
     }
 
-    pub(crate) fn expiry(&self, renewal_began: Instant) -> Instant {
+    fn expiry(&self, renewal_began: Instant) -> Instant {
         renewal_began + self.length - self.margin()
     }
 }

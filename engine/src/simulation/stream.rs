@@ -29,6 +29,7 @@ struct State {
     sequence: u64,
     shard_count: u32,
     page: usize,
+    listing_page: usize,
     /// So many further pages are empty though records follow.
     empty_pages: u32,
     record_bytes: u64,
@@ -95,6 +96,8 @@ impl FakeStream {
             sequence: 100,
             shard_count: 0,
             page: 1000,
+            // So few that nobody gets by with the first page.
+            listing_page: 2,
             empty_pages: 0,
             record_bytes: 100,
             started: Instant::now(),
@@ -137,6 +140,11 @@ impl FakeStream {
     /// The size of each change from now on; 100 bytes before.
     pub fn set_record_bytes(&self, bytes: u64) {
         self.state().record_bytes = bytes;
+    }
+
+    /// A listing has so many shards on a page; 2 before.
+    pub fn set_listing_page(&self, shards: usize) {
+        self.state().listing_page = shards;
     }
 
     /// The next pages are empty, whatever follows them.
@@ -310,10 +318,9 @@ impl ChangeStream for FakeStream {
             Some(parent) => shard.parent.as_ref() == Some(parent),
             None => request.after.as_ref().is_none_or(|after| shard.id > *after) && !hidden.contains(&shard.id),
         };
-        // Pages of two, so that nobody gets by with the first.
         let mut found: Vec<_> = stream.shards.values().filter(wanted).collect();
-        let more = found.len() > 2;
-        found.truncate(2);
+        let more = found.len() > state.listing_page;
+        found.truncate(state.listing_page);
         let shards = found.into_iter().map(|shard| Shard {
             id: shard.id.clone(),
             parent: shard.parent.clone(),

@@ -235,7 +235,8 @@ impl Ledger {
         let handing_on = self.drain_until.is_none();
         let retry = self.retries.next().filter(|_| handing_on);
         let batch = self.batch_due().filter(|due| handing_on && *due > Instant::now());
-        let checkpoint = (self.is_dirty() && self.writing.is_none()).then_some(self.checkpoint_at);
+        // While it drains the last checkpoint is written by whoever closes the books: to wake up for it would be to spin.
+        let checkpoint = (handing_on && self.is_dirty() && self.writing.is_none()).then_some(self.checkpoint_at);
         let life = Instant::now() + self.shard.shared.leases.options().length;
         [retry, batch, checkpoint, self.drain_until].into_iter().flatten().fold(life, Instant::min)
     }

@@ -11,13 +11,16 @@ use super::{
 };
 use crate::cloud::change_stream::{Change, RecordPage, SequenceNumber, ShardId, ShardIterator};
 
+/// The changes of a page, and where to go on.
+pub(super) type ReadPage = (Vec<Arc<Change>>, Option<ShardIterator>);
+
 /// The decisions.
 #[derive(Clone, Copy)]
 pub(super) struct Rules {
     /// Which shards to take and to give away (F2).
     pub plan: fn(&Facts<'_>) -> Plan,
     /// What a page holds, and where to go on; nowhere at the end (F1).
-    pub page: fn(RecordPage) -> (Vec<Arc<Change>>, Option<ShardIterator>),
+    pub page: fn(RecordPage) -> ReadPage,
     /// What the item of a shard says that continues this one (F8).
     pub child: fn(&ShardId) -> ShardItem,
     /// What a checkpoint may say (F30).

@@ -63,7 +63,7 @@ impl Position {
 /// Whether the beginning of a shard may have been trimmed away though it was to be read: it has no checkpoint, and it is
 /// longer than the stream keeps a change that it is known.
 pub fn may_be_trimmed(item: &ShardItem, now_secs: i64) -> bool {
-    let kept_secs = i64::from(STREAM_RETENTION_HOURS) * 3600;
+    let kept_secs = STREAM_RETENTION_HOURS * 3600;
     item.checkpoint.is_none()
         && item.start == ShardStart::TrimHorizon
         && item.known_secs.is_some_and(|known| now_secs.saturating_sub(known) > kept_secs)

@@ -121,6 +121,11 @@ pub const METRICS: &[Metric] = &[
     ),
     Metric::counter("penstock_stream_checkpoints_total", &["table", "result"], "Checkpoints: stored, failed."),
     Metric::counter(
+        "penstock_stream_records_passed_over_total",
+        &["table", "why"],
+        "Changes that were acked and not handed on: no filter takes them, or they are older than the start asked for.",
+    ),
+    Metric::counter(
         "penstock_stream_records_retried_total",
         &["table", "used_up"],
         "Changes that failed and were offered again.",

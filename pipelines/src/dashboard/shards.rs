@@ -147,6 +147,7 @@ mod tests {
             state: ShardState::Stuck,
             checkpoint: None,
             lag_secs: Some(90),
+            lag_records: Some(5),
             in_flight_records: 5,
             still_for_secs: Some(61),
             reason: Some("no progress".into()),
