@@ -4,6 +4,7 @@
 //! - [`home`]: where a pipeline lives; [`service`]: a pipeline that runs; [`landing`]: getting files into it; [`facts`], [`lag`]: how it stands.
 //! - [`dashboard`]: what a person sees of it; [`observation`]: what watches over a service; [`telemetry`]: the metrics of the whole program.
 //! - [`sample`]: files to try it with, right and wrong.
+//! - [`reference`]: the references in `docs/`, made from the types.
 //! - [`cli`]: the commands of `penstock`.
 
 pub mod cli;
@@ -14,6 +15,7 @@ pub mod lag;
 pub mod landing;
 pub mod loader;
 pub mod observation;
+pub mod reference;
 pub mod sample;
 pub mod service;
 pub mod telemetry;

@@ -11,6 +11,7 @@ mod logging;
 mod metrics;
 mod place;
 mod progress;
+mod reference;
 mod run;
 mod schema;
 mod status;
@@ -53,6 +54,7 @@ enum Command {
     Graph(graph::Arguments),
     Schema(schema::Arguments),
     Metrics(metrics::Arguments),
+    Reference(reference::Arguments),
 }
 
 /// How a command ended.
@@ -131,6 +133,7 @@ impl App {
             Command::Graph(arguments) => graph::run(self, arguments, out),
             Command::Schema(arguments) => schema::run(self, arguments, out),
             Command::Metrics(arguments) => metrics::run(arguments, out),
+            Command::Reference(arguments) => reference::run(self, arguments, out),
         }
     }
 }
