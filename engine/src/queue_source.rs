@@ -1,7 +1,8 @@
 //! The `queue` source: receives messages, keeps them hidden while they are worked on, and carries their verdicts out.
 //!
 //! Done deletes the message. Retry gives it back after a wait that grows with its receive count, so that the queue's own
-//! limit dead-letters it in the end; Dead leaves it to that limit too, without a wait. Whatever is lost (a receipt, a
+//! limit dead-letters it in the end; Dead leaves it to that limit too, without a wait. What a stop left unhandled is given
+//! back uncharged: restarts must not add up to dead letters. Whatever is lost (a receipt, a
 //! delete) only means that the message comes again: effects bear that.
 
 use std::{
@@ -21,7 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ack::{Ack, Verdict},
-    cloud::{CloudError, ErrorKind, Queue, limits::QUEUE_BATCH, queue::Receipt},
+    cloud::{
+        CloudError, ErrorKind, Queue,
+        limits::QUEUE_BATCH,
+        queue::{Message, Receipt},
+    },
     graph::{Build, Built, Role, Use, UseMode},
     operator::{Body, Context, Kind, MAIN_OUTPUT, OperatorError, Outputs, Source},
     units,
@@ -96,8 +101,7 @@ struct QueueSource {
 
 /// A message that is worked on.
 struct InFlight {
-    receipt: Receipt,
-    receive_count: u32,
+    message: Arc<Message>,
     hidden_since: Instant,
 }
 
@@ -156,14 +160,11 @@ impl QueueSource {
                 Ok(messages) => {
                     failures = 0;
                     for message in messages {
-                        let entry = InFlight {
-                            receipt: message.receipt.clone(),
-                            receive_count: message.receive_count,
-                            hidden_since: Instant::now(),
-                        };
+                        let message = Arc::new(message);
+                        let entry = InFlight { message: Arc::clone(&message), hidden_since: Instant::now() };
                         shared.in_flight().insert(next_id, entry);
                         let ack = Ack::new(next_id, verdicts.clone());
-                        out.emit_to(MAIN_OUTPUT, Body::Message(Arc::new(message)), ack).await;
+                        out.emit_to(MAIN_OUTPUT, Body::Message(message), ack).await;
                         next_id += 1;
                     }
                     out.flush().await;
@@ -204,12 +205,15 @@ impl QueueSource {
             let Some(entry) = removed else { continue };
             let wait = match verdict {
                 Verdict::Done => {
-                    done.push(entry.receipt);
+                    done.push(entry.message.receipt.clone());
                     continue;
                 }
-                Verdict::Retry(_) if stopping => Duration::ZERO,
+                Verdict::Retry(_) if stopping => {
+                    self.give_back(&entry.message).await;
+                    continue;
+                }
                 Verdict::Retry(reason) => {
-                    let wait = self.retry_wait(entry.receive_count);
+                    let wait = self.retry_wait(entry.message.receive_count);
                     tracing::warn!(source = self.id, queue = self.queue.name(), reason, "Message given back.");
                     wait
                 }
@@ -218,8 +222,8 @@ impl QueueSource {
                     Duration::ZERO
                 }
             };
-            metrics::counter!("penstock_queue_given_back_total", "component_id" => self.id.clone()).increment(1);
-            match self.queue.set_visibility(&entry.receipt, wait).await {
+            self.count_given_back();
+            match self.queue.set_visibility(&entry.message.receipt, wait).await {
                 Ok(()) => {}
                 // Someone else has it by now, or it comes again by itself when its timeout ends.
                 Err(error) if error.kind == ErrorKind::NotFound => {}
@@ -238,6 +242,19 @@ impl QueueSource {
         }
     }
 
+    /// Gives back what a stop left unhandled. If that fails it comes again when its timeout ends.
+    async fn give_back(&self, message: &Message) {
+        self.count_given_back();
+        match self.queue.give_back(message).await {
+            Ok(()) => tracing::debug!(source = self.id, id = message.id, "Message given back: the service stops."),
+            Err(error) => self.failed("give back", &error),
+        }
+    }
+
+    fn count_given_back(&self) {
+        metrics::counter!("penstock_queue_given_back_total", "component_id" => self.id.clone()).increment(1);
+    }
+
     /// Hides again what is still worked on: its timeout must not end before its work does.
     async fn keep_hidden(&self, shared: &Shared) {
         let timeout = self.queue.visibility_timeout();
@@ -248,7 +265,7 @@ impl QueueSource {
                 .in_flight()
                 .iter()
                 .filter(|(_, entry)| entry.hidden_since.elapsed() >= timeout / 3)
-                .map(|(id, entry)| (*id, entry.receipt.clone()))
+                .map(|(id, entry)| (*id, entry.message.receipt.clone()))
                 .collect();
             for (id, receipt) in due {
                 match self.queue.set_visibility(&receipt, timeout).await {

@@ -1,7 +1,7 @@
 //! The operators of Penstock's NDJSON-to-Parquet pipeline.
 //!
 //! Each reacts to messages or changes and makes its own conditional writes; none calls another. What may be written,
-//! by whom and on which condition is the table of ARCHITECTURE.md's chapter on state machines.
+//! by whom and on which condition is the table of [`transitions`].
 
 pub mod admit;
 pub mod announce;
@@ -16,6 +16,7 @@ pub mod settle;
 pub mod sweep;
 pub mod telemetry;
 pub mod track;
+pub mod transitions;
 
 use penstock_engine::{graph::Registry, queue_source::QueueOptions, streams::ChangeStreamOptions};
 

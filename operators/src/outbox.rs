@@ -45,6 +45,14 @@ pub enum Owed {
 }
 
 impl Owed {
+    /// What it is.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Announcement => "an announcement that the bus hadn't accepted",
+            Self::Alert => "an alert that the bus hadn't accepted",
+        }
+    }
+
     /// The attribute that says that it was published.
     fn mark(self) -> &'static str {
         match self {

@@ -1,14 +1,14 @@
 //! `settle`: when a manifest is done, its files follow it: by its own list, never by scanning a day.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta};
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{ObjectStoreExt, path::Path};
+use object_store::path::Path;
 use penstock_engine::{
     cloud::{
-        Bucket, CloudError, Table,
+        Bucket, Table,
         table::{Carried, Condition, Key, Write, carry_out},
     },
     graph::{Build, Built, Role, Use, UseMode},
@@ -19,10 +19,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    fold::{default_manifests_prefix, protocol::read_manifest_json},
+    fold::{
+        default_manifests_prefix,
+        protocol::{read_committed_json, read_recorded},
+    },
     model::{
-        AttemptReport, FileResult, FileState, MANIFEST_KEY_PREFIX, ManifestItem, ManifestState, attribute, read_item,
-        shard_of,
+        AttemptReport, Commit, FileResult, FileState, MANIFEST_KEY_PREFIX, ManifestItem, ManifestState, attribute,
+        read_item, shard_of,
     },
     record::{entered, read_change},
     track::default_ttl_days,
@@ -140,31 +143,47 @@ impl Settler {
         Ok(())
     }
 
+    /// Moves only these files of a completed or failed manifest, which were left behind although it lists them.
+    pub async fn settle_some(&self, manifest: &ManifestItem, file_keys: &HashSet<String>) -> Result<(), OperatorError> {
+        let (run, mut results) = match self.results(manifest).await {
+            Ok(found) => found,
+            // Whatever became of its JSON, a file of a failed manifest has failed with it.
+            Err(error)
+                if manifest.status == ManifestState::Failed
+                    && (!error.transient || self.json_is_gone(manifest).await?) =>
+            {
+                (manifest.token.clone(), file_keys.iter().map(|key| failed_with(manifest, key.clone())).collect())
+            }
+            Err(error) => return Err(error),
+        };
+        results.retain(|result| file_keys.contains(&result.file_key));
+        for result in results {
+            self.settle_file(manifest, run.clone(), result).await?;
+        }
+        Ok(())
+    }
+
+    async fn json_is_gone(&self, manifest: &ManifestItem) -> Result<bool, OperatorError> {
+        Ok(read_committed_json(&self.manifests, &self.manifests_prefix, manifest).await?.is_none())
+    }
+
     /// What became of each file, and the attempt that decided it.
     async fn results(&self, manifest: &ManifestItem) -> Result<(Option<String>, Vec<FileResult>), OperatorError> {
         if manifest.status == ManifestState::Completed {
             let commit = manifest.commit.as_ref().ok_or_else(|| {
                 OperatorError::permanent(format!("completed manifest {} has no commit", manifest.id()))
             })?;
-            let report = read_report(&self.manifests, &commit.report_key).await?;
+            let report = read_report(&self.manifests, commit).await?;
             return Ok((Some(report.token), report.files));
         }
-        let json = read_manifest_json(&self.manifests, &self.manifests_prefix, &manifest.date_prefix, manifest.id());
-        let Some((json, _)) = json.await? else {
+        let Some(json) = read_committed_json(&self.manifests, &self.manifests_prefix, manifest).await? else {
             return Err(OperatorError::transient(format!(
                 "the JSON object of failed manifest {} is gone: its files can't be told",
                 manifest.id()
             )));
         };
-        let message = manifest.error_message.clone().unwrap_or_else(|| "the manifest failed".to_owned());
-        let failed = |file_key: String| FileResult {
-            file_key,
-            rows: 0,
-            rejected_rows: 0,
-            failure: Some("manifest_failed".to_owned()),
-            message: Some(message.clone()),
-        };
-        Ok((manifest.token.clone(), json.files.into_iter().map(|file| failed(file.file_key)).collect()))
+        let failed = json.files.into_iter().map(|file| failed_with(manifest, file.file_key)).collect();
+        Ok((manifest.token.clone(), failed))
     }
 
     async fn settle_file(
@@ -203,6 +222,17 @@ impl Settler {
     }
 }
 
+/// What became of a file whose manifest failed.
+fn failed_with(manifest: &ManifestItem, file_key: String) -> FileResult {
+    FileResult {
+        file_key,
+        rows: 0,
+        rejected_rows: 0,
+        failure: Some("manifest_failed".to_owned()),
+        message: Some(manifest.error_message.clone().unwrap_or_else(|| "the manifest failed".to_owned())),
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Settled {
     Completed,
@@ -211,10 +241,12 @@ enum Settled {
     Before,
 }
 
-/// Reads the report that a commit names.
-pub async fn read_report(bucket: &Bucket, key: &str) -> Result<AttemptReport, OperatorError> {
-    let found = bucket.store.get(&Path::from(key)).await.map_err(CloudError::from)?;
-    let body = found.bytes().await.map_err(CloudError::from)?;
+/// Reads the report that a commit names. One that is gone, or isn't the one that was recorded, is a permanent failure.
+pub async fn read_report(bucket: &Bucket, commit: &Commit) -> Result<AttemptReport, OperatorError> {
+    let key = commit.report_key.as_str();
+    let body = read_recorded(bucket, &Path::from(key), commit.report_etag.as_deref()).await?;
+    let body = body
+        .ok_or_else(|| OperatorError::permanent(format!("the recorded report s3://{}/{key} is gone", bucket.name)))?;
     serde_json::from_slice(&body)
         .map_err(|error| OperatorError::permanent(format!("s3://{}/{key} is no report: {error}", bucket.name)))
 }

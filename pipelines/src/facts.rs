@@ -12,6 +12,9 @@ use serde::Serialize;
 /// The short name of the tracking table.
 pub const TRACKING_TABLE: &str = "sqs-file-tracking";
 
+/// Tries to complete a manifest's recorded outputs after which nobody waits for it.
+const STUCK_AFTER: u32 = 3;
+
 /// How it stands with each date, and with what needs a person.
 #[derive(Debug, Default, Serialize)]
 pub struct Facts {
@@ -21,6 +24,11 @@ pub struct Facts {
     pub troubled_files: Vec<Trouble>,
     /// Manifests that failed, with their reasons.
     pub failed_manifests: Vec<Trouble>,
+    /// Manifests whose recorded outputs can't be made visible for now, with the reason. They are tried again, but nobody
+    /// knows for how long.
+    pub stuck_manifests: Vec<Trouble>,
+    /// Files of those.
+    pub stuck_files: u64,
     /// Finished manifests whose files haven't followed yet.
     pub unsettled_manifests: u64,
     /// The Parquet objects of completed manifests.
@@ -126,6 +134,15 @@ impl Facts {
                 state: manifest.status.as_str(),
                 reason: manifest.error_message.clone().unwrap_or_default(),
             }),
+            ManifestState::Processing if manifest.commit.is_some() && manifest.completions >= STUCK_AFTER => {
+                self.stuck_files += manifest.file_count;
+                self.stuck_manifests.push(Trouble {
+                    key: manifest.id().to_owned(),
+                    date: manifest.date_prefix.clone(),
+                    state: manifest.status.as_str(),
+                    reason: manifest.error_message.clone().unwrap_or_default(),
+                });
+            }
             _ => {}
         }
         let is_done = matches!(manifest.status, ManifestState::Completed | ManifestState::Failed);
@@ -164,11 +181,13 @@ impl Facts {
         self.dates.values().map(|date| date.bytes).sum()
     }
 
-    /// Files and manifests to which something is still to happen by itself.
+    /// Files and manifests to which something is still to happen by itself; not those that are stuck.
     pub fn unfinished(&self) -> u64 {
         let files = self.files(FileState::Pending) + self.files(FileState::Manifested);
         let states = [ManifestState::Assembling, ManifestState::Pending, ManifestState::Processing];
-        files + self.unsettled_manifests + states.map(|state| self.manifests(state)).iter().sum::<u64>()
+        let manifests = states.map(|state| self.manifests(state)).iter().sum::<u64>();
+        let stuck = self.stuck_files + self.stuck_manifests.len() as u64;
+        (files + self.unsettled_manifests + manifests).saturating_sub(stuck)
     }
 }
 

@@ -1,20 +1,24 @@
 //! What the end-to-end tests of Penstock share.
 //!
-//! They run the real program as a child process, in a temporary folder, and judge it by what it leaves there: the items
-//! of its table, the Parquet that readers see, the rejects, the quarantine. Nothing here knows how the program works
-//! inside.
+//! Some run the real program as a child process, in a temporary folder, and judge it by what it leaves there: the items
+//! of its table, the Parquet that readers see, the rejects, the quarantine. Others simulate the whole pipeline in one
+//! thread, where time is paused and every fault is drawn from a seed.
 //!
 //! - [`program`]: a child that is waited for with a deadline, stopped, or killed;
 //! - [`place`]: a temporary folder with a local cloud in it;
 //! - [`parquet_rows`]: rows as readers see them, and the rows that NDJSON text must become;
-//! - [`conservation`]: whether every line that went in came out exactly once (I1).
+//! - [`conservation`]: whether every line that went in came out exactly once (I1);
+//! - [`memory`]: a cloud in memory, on tokio's clock;
+//! - [`simulation`]: several processes of the pipeline on it, that may be paused and killed between any two requests.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a suite fails by panicking")]
 
 pub mod conservation;
+pub mod memory;
 pub mod parquet_rows;
 pub mod place;
 pub mod program;
+pub mod simulation;
 
 use std::time::{Duration, Instant};
 

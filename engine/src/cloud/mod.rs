@@ -17,6 +17,7 @@ pub mod queue;
 pub mod resources;
 pub mod stage;
 pub mod table;
+pub mod tap;
 pub mod weaken;
 
 use std::sync::Arc;

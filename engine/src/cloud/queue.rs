@@ -28,6 +28,21 @@ pub trait Queue: Send + Sync {
     /// [`NotFound`]: super::ErrorKind::NotFound
     async fn set_visibility(&self, receipt: &Receipt, timeout: Duration) -> Result<()>;
 
+    /// Gives back a message that was never worked on: it is visible at once, and this receive brings it no nearer to the
+    /// dead letters. Giving back one that is gone is no error.
+    ///
+    /// A queue that can't take a receive back, as SQS can't, sends the message anew and then deletes this one. A crash
+    /// between the two leaves it twice, which every reader bears.
+    async fn give_back(&self, message: &Message) -> Result<()> {
+        for sent in self.send(&[Outgoing::new(message.body.as_str())]).await? {
+            sent?;
+        }
+        for deleted in self.delete(std::slice::from_ref(&message.receipt)).await? {
+            deleted?;
+        }
+        Ok(())
+    }
+
     /// How long a received message stays hidden.
     fn visibility_timeout(&self) -> Duration;
 

@@ -187,6 +187,12 @@ impl Registry {
         self
     }
 
+    /// Adds a type of operator that is known by its interface alone, e.g. one that decorates another.
+    pub fn add_type(&mut self, operator_type: Box<dyn OperatorType>) -> &mut Self {
+        self.types.insert(operator_type.name(), operator_type);
+        self
+    }
+
     /// The type of that name.
     pub fn get(&self, name: &str) -> Option<&dyn OperatorType> {
         self.types.get(name).map(AsRef::as_ref)

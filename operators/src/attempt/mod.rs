@@ -2,9 +2,10 @@
 //!
 //! A message is one try. It is only a hint: between messages the index is looked at for manifests that are due, and for
 //! those whose worker died. What may be done is decided in [`protocol`]; the conversion itself is
-//! [`convert`](crate::convert).
+//! [`convert`](crate::convert); how a recorded commit becomes visible is [`completion`].
 
 mod catalog;
+mod completion;
 pub mod protocol;
 
 use std::{sync::Arc, time::Duration};
@@ -16,7 +17,6 @@ use penstock_engine::{
     cloud::{
         Bucket, CloudError, Table,
         queue::Message,
-        stage::Completion,
         table::{Carried, Key, Query, Write, carry_out, query_all},
     },
     graph::{Build, Built, Role, Use, UseMode},
@@ -30,16 +30,18 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    convert::{Buckets, Conversion, ConvertError, ConvertOptions, Converted, InputFile, OutputName, Progress, convert},
+    convert::{
+        Buckets, Conversion, ConvertError, ConvertOptions, Converted, Converter, InputFile, OutputName, PlanConverter,
+        Progress, StagedPart,
+    },
     fold::{
         default_lease, default_manifests_prefix,
-        protocol::{read_manifest, read_manifest_json},
+        protocol::{read_committed_json, read_manifest, unquoted},
     },
     model::{
         AttemptReport, Commit, ManifestItem, ManifestJson, ManifestReady, ManifestState, SCHEMA_VERSION, STATUS_INDEX,
         attribute, read_item,
     },
-    settle::read_report,
 };
 pub use catalog::SchemaItem;
 use protocol::{AfterFailure, Limits, Next};
@@ -136,11 +138,19 @@ impl Build for AttemptOptions {
     }
 
     async fn build(self, context: Context) -> Result<Built, OperatorError> {
+        self.build_with(context, Arc::new(PlanConverter)).await
+    }
+}
+
+impl AttemptOptions {
+    /// Builds the operator with a converter of the caller's.
+    pub async fn build_with(self, context: Context, converter: Arc<dyn Converter>) -> Result<Built, OperatorError> {
         let cloud = &context.cloud;
         let table = cloud.table(&self.table).await?;
         let retry_wait = TimeDelta::from_std(self.retry_wait)
             .map_err(|_| OperatorError::permanent("retry_wait is longer than a calendar holds"))?;
         let worker = Worker {
+            converter,
             catalog: SchemaItem::new(Arc::clone(&table), context.clock.clone()),
             table,
             leases: context.leases(&self.leases, self.lease).await?,
@@ -160,6 +170,7 @@ impl Build for AttemptOptions {
 }
 
 struct Worker {
+    converter: Arc<dyn Converter>,
     table: Arc<dyn Table>,
     leases: Leases,
     manifests: Bucket,
@@ -254,7 +265,7 @@ impl Worker {
                 Ok(())
             }
             Next::Complete => match self.write(&protocol::take_over(&manifest, lease.token(), now)?).await? {
-                Some(manifest) => self.complete(&manifest).await,
+                Some(manifest) => self.complete(lease, manifest).await,
                 None => Ok(()),
             },
             Next::Begin => match self.write(&protocol::begin(&manifest, lease.token(), now)).await? {
@@ -274,12 +285,12 @@ impl Worker {
                 let recorded =
                     self.write(&protocol::record(manifest, lease.token(), &commit, self.clock.now())?).await?;
                 match recorded {
-                    Some(manifest) => self.complete(&manifest).await,
+                    Some(manifest) => self.complete(lease, manifest).await,
                     None => {
                         // Another attempt has the manifest, and its item can never show these uploads.
                         tracing::warn!(manifest = manifest.id(), "Attempt was overtaken; its outputs are dropped.");
                         metrics::counter!("penstock_attempts_total", "outcome" => "overtaken").increment(1);
-                        self.abort(&converted).await;
+                        self.abort(&converted.parts).await;
                         Ok(())
                     }
                 }
@@ -294,17 +305,28 @@ impl Worker {
         manifest: &ManifestItem,
         started: DateTime<Utc>,
     ) -> Result<(Converted, Commit), AttemptError> {
-        let found =
-            read_manifest_json(&self.manifests, &self.options.manifests_prefix, &manifest.date_prefix, manifest.id());
-        let Some((json, _)) = found.await? else {
-            return Err(AttemptError::Failed(format!("its JSON object {} is gone", manifest.manifest_path)));
+        let found = read_committed_json(&self.manifests, &self.options.manifests_prefix, manifest);
+        let Some(json) = found.await? else {
+            return Err(AttemptError::for_good(format!("its JSON object {} is gone", manifest.manifest_path)));
         };
         let conversion = self.conversion(manifest, &json, lease.token())?;
+        let converted = self.run(lease, &conversion).await?;
+        match self.write_report(manifest, &conversion, &converted, started).await {
+            Ok(commit) => Ok((converted, commit)),
+            Err(error) => {
+                self.abort(&converted.parts).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs a conversion while the lease is held and the service goes on.
+    async fn run(&self, lease: &Lease, conversion: &Conversion) -> Result<Converted, AttemptError> {
         let cancel = self.stop.child_token();
         let lost = lease.lost();
         let progress = Progress::default();
-        let converting =
-            convert(&conversion, &self.buckets, &self.catalog, &self.options.conversion, &progress, &cancel);
+        let (buckets, options) = (&self.buckets, &self.options.conversion);
+        let converting = self.converter.convert(conversion, buckets, &self.catalog, options, &progress, &cancel);
         let on_loss = async {
             lost.cancelled().await;
             cancel.cancel();
@@ -314,19 +336,11 @@ impl Worker {
             converted = converting => converted,
             () = on_loss => Err(ConvertError::Cancelled),
         };
-        let converted = match converted {
-            Ok(converted) => converted,
-            Err(_) if lost.is_cancelled() => return Err(AttemptError::Lost),
-            Err(_) if self.stop.is_cancelled() => return Err(AttemptError::Stopping),
-            Err(error) => return Err(AttemptError::Failed(error.to_string())),
-        };
-        match self.write_report(manifest, &conversion, &converted, started).await {
-            Ok(commit) => Ok((converted, commit)),
-            Err(error) => {
-                self.abort(&converted).await;
-                Err(error)
-            }
-        }
+        converted.map_err(|error| match error {
+            _ if lost.is_cancelled() => AttemptError::Lost,
+            _ if self.stop.is_cancelled() => AttemptError::Stopping,
+            error => AttemptError::Failed { may_pass: error.is_transient(), error: error.to_string() },
+        })
     }
 
     fn conversion(
@@ -338,7 +352,7 @@ impl Worker {
         let root = format!("s3://{}/", self.buckets.input.name);
         let files = json.files.iter().map(|file| {
             let key = file.uri.strip_prefix(&root).ok_or_else(|| {
-                AttemptError::Failed(format!("{} is not in the input bucket {}", file.uri, self.buckets.input.name))
+                AttemptError::for_good(format!("{} is not in the input bucket {}", file.uri, self.buckets.input.name))
             })?;
             Ok(InputFile {
                 uri: file.uri.clone(),
@@ -385,9 +399,9 @@ impl Worker {
         };
         let key = format!("logs/convert/{}/{}-{}.json", manifest.date_prefix, manifest.id(), conversion.token);
         let body = serde_json::to_vec(&report)
-            .map_err(|error| AttemptError::Failed(format!("its report can't be written as JSON: {error}")))?;
+            .map_err(|error| AttemptError::for_good(format!("its report can't be written as JSON: {error}")))?;
         let put = self.manifests.store.put_opts(&Path::from(key.as_str()), body.into(), PutMode::Create.into()).await;
-        let etag = put.map_err(|error| AttemptError::Failed(format!("its report {key}: {error}")))?.e_tag;
+        let etag = put.map_err(CloudError::from)?.e_tag;
         let mut failures = report.files.iter().filter_map(|file| Some((file, file.failure.as_deref()?)));
         let first_failure = failures.next().map(|(file, failure)| {
             let message = file.message.as_deref().unwrap_or_default();
@@ -395,59 +409,17 @@ impl Worker {
         });
         Ok(Commit {
             first_failure,
+            staged_again: 0,
             token: conversion.token.clone(),
             uploads: converted.parts.iter().map(|part| part.upload.clone()).collect(),
             report_key: key,
-            report_etag: etag,
+            report_etag: etag.as_deref().map(unquoted),
             rejects_key: converted.rejects.as_ref().map(|rejects| rejects.key.clone()),
             rejects_etag: converted.rejects.as_ref().and_then(|rejects| rejects.etag.clone()),
             rows: converted.rows,
             rejected_rows: converted.rejected_rows,
             failed_files: report.files.iter().filter(|file| file.failure.is_some()).count() as u64,
         })
-    }
-
-    /// Completes every recorded output, then the manifest. May be done by anyone, any number of times.
-    async fn complete(&self, manifest: &ManifestItem) -> Result<(), OperatorError> {
-        let Some(commit) = &manifest.commit else {
-            return Err(OperatorError::permanent(format!("manifest {} has no commit", manifest.id())));
-        };
-        let report = read_report(&self.manifests, &commit.report_key).await?;
-        let (mut outputs, mut lost) = (Vec::new(), Vec::new());
-        for part in &report.parts {
-            let uri = format!("s3://{}/{}", self.buckets.output.name, part.upload.key);
-            match self.buckets.output.stage.complete(&part.upload, &part.parts).await? {
-                Completion::Visible { .. } => outputs.push(uri),
-                Completion::Lost => lost.push(uri),
-            }
-        }
-        let now = self.clock.now();
-        if !lost.is_empty() {
-            let error = format!(
-                "commit_lost: the staged bytes of {} are gone; visible are {}. Its files may be redriven by force",
-                lost.join(", "),
-                if outputs.is_empty() { "none".to_owned() } else { outputs.join(", ") }
-            );
-            if let Some(manifest) = self.write(&protocol::commit_lost(manifest, &error, now)?).await? {
-                failed(&manifest);
-            }
-            return Ok(());
-        }
-        if self.write(&protocol::complete(manifest, commit, &outputs, now)?).await?.is_some() {
-            tracing::info!(
-                manifest = manifest.id(),
-                rows = commit.rows,
-                rejected = commit.rejected_rows,
-                failed_files = commit.failed_files,
-                outputs = outputs.len(),
-                "Manifest completed."
-            );
-            metrics::counter!("penstock_attempts_total", "outcome" => "completed").increment(1);
-            metrics::counter!("penstock_rows_total").increment(commit.rows);
-            metrics::counter!("penstock_rejected_rows_total").increment(commit.rejected_rows);
-            metrics::counter!("penstock_converted_bytes_total").increment(manifest.total_bytes);
-        }
-        Ok(())
     }
 
     async fn after_failure(
@@ -465,7 +437,7 @@ impl Worker {
                 return Ok(());
             }
             AttemptError::Stopping => ("handed_back", protocol::hand_back(manifest, lease.token(), now)),
-            AttemptError::Failed(error) => {
+            AttemptError::Failed { error, .. } => {
                 let then = protocol::after_failure(manifest, now, self.limits);
                 tracing::warn!(manifest = manifest.id(), attempt = manifest.attempt, error, ?then, "Attempt failed.");
                 let outcome = if then == AfterFailure::Fail { "failed" } else { "retried" };
@@ -493,8 +465,8 @@ impl Worker {
         }
     }
 
-    async fn abort(&self, converted: &Converted) {
-        for part in &converted.parts {
+    async fn abort(&self, parts: &[StagedPart]) {
+        for part in parts {
             if let Err(error) = self.buckets.output.stage.abort(&part.upload).await {
                 tracing::warn!(key = part.upload.key, %error, "Upload not aborted; the bucket's lifecycle will.");
             }
@@ -503,25 +475,39 @@ impl Worker {
 }
 
 /// Why an attempt gave nothing.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum AttemptError {
     /// The conversion failed.
-    Failed(String),
+    #[error("{error}")]
+    Failed {
+        /// Whether that may pass by itself.
+        may_pass: bool,
+        /// Why.
+        error: String,
+    },
     /// The service is stopping.
+    #[error("the service is stopping")]
     Stopping,
     /// Another worker has the manifest.
+    #[error("another worker has it")]
     Lost,
+}
+
+impl AttemptError {
+    fn for_good(error: String) -> Self {
+        Self::Failed { may_pass: false, error }
+    }
 }
 
 impl From<OperatorError> for AttemptError {
     fn from(error: OperatorError) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed { may_pass: error.transient, error: error.to_string() }
     }
 }
 
 impl From<CloudError> for AttemptError {
     fn from(error: CloudError) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed { may_pass: error.is_transient(), error: error.to_string() }
     }
 }
 

@@ -30,6 +30,9 @@ pub struct Limits {
     pub retry_wait: TimeDelta,
 }
 
+/// The longest wait before a commit that was put off is tried again.
+const MAX_COMPLETION_WAIT: TimeDelta = TimeDelta::minutes(15);
+
 /// What may be done with a manifest, by whoever holds its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -49,7 +52,10 @@ pub enum Next {
 pub fn next(manifest: &ManifestItem, now: DateTime<Utc>, limits: Limits) -> Next {
     let begun = manifest.attempt.saturating_sub(manifest.handed_back.min(MAX_HANDED_BACK));
     match manifest.status {
-        ManifestState::Processing if manifest.commit.is_some() => Next::Complete,
+        ManifestState::Processing if manifest.commit.is_some() => match manifest.retry_at {
+            Some(at) if at > now => Next::NotDue(at),
+            _ => Next::Complete,
+        },
         ManifestState::Pending if manifest.retry_at.is_some_and(|at| at > now) => {
             manifest.retry_at.map_or(Next::Nothing, Next::NotDue)
         }
@@ -76,6 +82,52 @@ pub fn after_failure(manifest: &ManifestItem, now: DateTime<Utc>, limits: Limits
     }
     let doublings = begun.saturating_sub(1).min(16);
     AfterFailure::Retry(now + limits.retry_wait * (1 << doublings))
+}
+
+/// What becomes of a recorded commit that couldn't be completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterTrouble {
+    /// It is tried again then.
+    PutOff(DateTime<Utc>),
+    /// It is lost.
+    Lose,
+}
+
+/// Decides what becomes of a recorded commit that couldn't be completed. What may pass by itself (an outage) is tried for
+/// as long as it takes: its rows may be half visible. What won't is tried as often as an attempt is.
+pub fn after_trouble(manifest: &ManifestItem, may_pass: bool, now: DateTime<Utc>, limits: Limits) -> AfterTrouble {
+    if !may_pass && manifest.completions + 1 >= limits.max_attempts {
+        return AfterTrouble::Lose;
+    }
+    let wait = limits.retry_wait * (1 << manifest.completions.min(16));
+    AfterTrouble::PutOff(now + wait.min(MAX_COMPLETION_WAIT.max(limits.retry_wait)))
+}
+
+/// `processing` with a commit → the same, to be completed later.
+pub fn put_off(
+    manifest: &ManifestItem,
+    token: &str,
+    until: DateTime<Utc>,
+    error: &str,
+    now: DateTime<Utc>,
+) -> Result<Write, OperatorError> {
+    Ok(Write::update(manifest.key(), mine_with(token, manifest)?)
+        .set("retry_at", until.to_rfc3339())
+        .set_number("completions", manifest.completions + 1)
+        .set("error_message", cut(error))
+        .set(attribute::UPDATED_AT, format_time(now)))
+}
+
+/// `processing` with a commit of which bytes are gone → the same, with what was staged again in their place.
+pub fn record_again(
+    manifest: &ManifestItem,
+    token: &str,
+    commit: &Commit,
+    now: DateTime<Utc>,
+) -> Result<Write, OperatorError> {
+    Ok(Write::update(manifest.key(), mine_with(token, manifest)?)
+        .set_value("commit", to_attribute(commit)?)
+        .set(attribute::UPDATED_AT, format_time(now)))
 }
 
 /// `pending`, or `processing` with a dead lease, → `processing`.
@@ -125,6 +177,7 @@ pub fn complete(
         None => write.remove("error_message"),
     };
     Ok(write
+        .remove("retry_at")
         .set(attribute::STATUS, ManifestState::Completed.as_str())
         .set_value("outputs", AttributeValue::L(outputs.iter().cloned().map(AttributeValue::S).collect()))
         .set_number("rows", commit.rows)
@@ -134,11 +187,11 @@ pub fn complete(
         .set(attribute::UPDATED_AT, format_time(now)))
 }
 
-/// `processing` with a commit whose staged bytes are gone → `failed`.
+/// `processing` with a commit that can't be completed → `failed`.
 pub fn commit_lost(manifest: &ManifestItem, error: &str, now: DateTime<Utc>) -> Result<Write, OperatorError> {
     let condition =
         Condition::equals(attribute::STATUS, ManifestState::Processing.as_str()).and(this_commit(manifest)?);
-    Ok(failed(Write::update(manifest.key(), condition), error, now))
+    Ok(failed(Write::update(manifest.key(), condition).remove("retry_at"), error, now))
 }
 
 /// `processing` → `pending` with retry_at, or → `failed`, after an attempt that failed under this token.
@@ -196,6 +249,13 @@ fn mine(token: &str) -> Condition {
         .and(Condition::absent("commit"))
 }
 
+/// The attempt under this token has recorded the commit that was read.
+fn mine_with(token: &str, manifest: &ManifestItem) -> Result<Condition, OperatorError> {
+    Ok(Condition::equals(attribute::STATUS, ManifestState::Processing.as_str())
+        .and(Condition::equals(attribute::TOKEN, token))
+        .and(this_commit(manifest)?))
+}
+
 fn this_commit(manifest: &ManifestItem) -> Result<Condition, OperatorError> {
     match &manifest.commit {
         Some(commit) => Ok(Condition::Equals("commit".to_owned(), to_attribute(commit)?)),
@@ -242,6 +302,7 @@ mod tests {
             rejected_rows: 0,
             failed_files: 0,
             first_failure: None,
+            staged_again: 0,
         }
     }
 
@@ -265,6 +326,37 @@ mod tests {
     fn a_recorded_commit_is_completed_however_often_it_was_tried() {
         let recorded = ManifestItem { commit: Some(commit()), ..manifest(ManifestState::Processing, 99) };
         assert_eq!(next(&recorded, now(), LIMITS), Next::Complete);
+    }
+
+    #[test]
+    fn a_commit_that_cannot_be_completed_is_put_off_and_lost_only_if_it_will_not_pass() {
+        let recorded = |completions| ManifestItem {
+            commit: Some(commit()),
+            completions,
+            ..manifest(ManifestState::Processing, 1)
+        };
+        let after = |completions, may_pass| after_trouble(&recorded(completions), may_pass, now(), LIMITS);
+        let minutes = |minutes| AfterTrouble::PutOff(now() + TimeDelta::minutes(minutes));
+        assert_eq!([0, 1].map(|tries| after(tries, false)), [minutes(1), minutes(2)]);
+        assert_eq!(after(2, false), AfterTrouble::Lose);
+        assert_eq!([3, 4, 5000].map(|tries| after(tries, true)), [minutes(8), minutes(15), minutes(15)]);
+        let later = now() + TimeDelta::seconds(1);
+        let waiting = ManifestItem { retry_at: Some(later), ..recorded(1) };
+        assert_eq!(next(&waiting, now(), LIMITS), Next::NotDue(later));
+        assert_eq!(next(&waiting, later, LIMITS), Next::Complete);
+    }
+
+    #[test]
+    fn i7_only_who_holds_the_token_puts_a_commit_off_or_records_it_again() {
+        let recorded = ManifestItem { commit: Some(commit()), ..manifest(ManifestState::Processing, 1) };
+        let again = Commit { staged_again: 1, ..commit() };
+        let overtaken = ManifestItem { token: Some("t2".to_owned()), ..recorded.clone() };
+        let renewed = ManifestItem { commit: Some(again.clone()), ..recorded.clone() };
+        for (item, holds) in [(&recorded, true), (&overtaken, false), (&renewed, false)] {
+            let item = serde_dynamo::to_item(item).unwrap();
+            assert_eq!(put_off(&recorded, "t1", now(), "x", now()).unwrap().condition.holds(Some(&item)), holds);
+            assert_eq!(record_again(&recorded, "t1", &again, now()).unwrap().condition.holds(Some(&item)), holds);
+        }
     }
 
     #[test]

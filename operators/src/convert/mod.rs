@@ -42,6 +42,7 @@ use chrono::{DateTime, Utc};
 use penstock_engine::cloud::Bucket;
 use penstock_engine::cloud::stage::{Part, Upload};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 pub use columns::{MemoryCatalog, RESERVED_NAMES, REST};
 pub use error::ConvertError;
@@ -123,6 +124,41 @@ pub trait ColumnCatalog: Send + Sync {
 
     /// Appends those of `new` that are unseen, in the order given, and returns all columns.
     async fn grow(&self, new: &[String]) -> Result<Vec<String>, ConvertError>;
+}
+
+/// Turns files into staged outputs, and keeps the promises of this module. [`PlanConverter`] is the one that ships; a
+/// simulation of the protocols around it may bring a cheaper one.
+#[async_trait]
+pub trait Converter: Send + Sync {
+    /// Converts the files and stages the outputs.
+    async fn convert(
+        &self,
+        conversion: &Conversion,
+        buckets: &Buckets,
+        catalog: &dyn ColumnCatalog,
+        options: &ConvertOptions,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Converted, ConvertError>;
+}
+
+/// Converts by a DataFusion plan: [`convert`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PlanConverter;
+
+#[async_trait]
+impl Converter for PlanConverter {
+    async fn convert(
+        &self,
+        conversion: &Conversion,
+        buckets: &Buckets,
+        catalog: &dyn ColumnCatalog,
+        options: &ConvertOptions,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Converted, ConvertError> {
+        convert(conversion, buckets, catalog, options, progress, cancel).await
+    }
 }
 
 /// How far a conversion has come. Shared with whoever shows it; starts again with each pass.

@@ -1,17 +1,22 @@
 //! `fold`: turns pending files into manifests when a threshold is hit.
 //!
 //! It holds no record back: its memory is a view of the table, fed by changes and by readings of the index, and may be
-//! lost at any time. What it decides is pure ([`view`]); how a manifest comes to be is [`protocol`].
+//! lost at any time. What it decides is pure ([`view`]); how a manifest comes to be is
+//! [`protocol`], by pure [`writes`].
 
 pub mod protocol;
 pub mod view;
+pub mod writes;
 
 use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta};
 use penstock_engine::{
-    cloud::table::{Key, Query, query_all},
+    cloud::{
+        Item,
+        table::{Key, Query, query_all},
+    },
     graph::{Build, Built, Role, Use, UseMode},
     operator::{Command, Context, Kind, Operator, OperatorError, Outputs, Record},
     time::Clock,
@@ -171,6 +176,9 @@ impl Build for FoldOptions {
     }
 }
 
+/// What the claims of a manifest found: those that were claimed, and the others with what is true of them.
+type Claimed = (Vec<FileItem>, Vec<(Key, Option<FileItem>)>);
+
 struct Fold {
     assembler: Assembler,
     thresholds: Thresholds,
@@ -326,15 +334,30 @@ impl Fold {
             if !item.contains_key(attribute::SCHEMA_VERSION) {
                 continue;
             }
-            let seen: ManifestItem = read_item("manifest", &item)?;
-            // The index is stale: only what the table itself says can be taken over.
-            let Some(manifest) = protocol::read_manifest(&*self.assembler.table, &seen.key()).await? else { continue };
-            if manifest.status == ManifestState::Assembling
-                && let Assembled::Ended { claimed, refused, .. } = self.assembler.resume(&manifest).await?
-            {
-                self.learn(&claimed, refused);
+            match self.resume_one(&item).await {
+                Ok(Some((claimed, refused))) => self.learn(&claimed, refused),
+                Ok(None) => {}
+                // One that can't be finished must not keep all others, and every flush by age, waiting.
+                Err(error) => {
+                    tracing::warn!(%error, "Manifest left while assembling can't be finished; the next reading tries.");
+                    metrics::counter!("penstock_resume_failures_total").increment(1);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Takes up a manifest that was left; what its claims found, if it was.
+    async fn resume_one(&self, item: &Item) -> Result<Option<Claimed>, OperatorError> {
+        let seen: ManifestItem = read_item("manifest", item)?;
+        // The index is stale: only what the table itself says can be taken over.
+        let manifest = protocol::read_manifest(&*self.assembler.table, &seen.key()).await?;
+        let Some(manifest) = manifest.filter(|manifest| manifest.status == ManifestState::Assembling) else {
+            return Ok(None);
+        };
+        Ok(match self.assembler.resume(&manifest).await? {
+            Assembled::Ended { claimed, refused, .. } => Some((claimed, refused)),
+            Assembled::Busy => None,
+        })
     }
 }

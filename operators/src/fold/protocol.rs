@@ -5,27 +5,31 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, stream};
-use object_store::{ObjectStoreExt, PutMode, path::Path};
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutMode, path::Path};
 use penstock_engine::{
     cloud::{
-        AttributeValue, Bucket, CloudError, Table,
-        table::{Carried, Condition, Consistency, Key, Write, carry_out},
+        Bucket, CloudError, Table,
+        table::{Carried, Consistency, Key, carry_out},
     },
     leases::{Lease, Leases},
     operator::OperatorError,
+    random,
     time::{Clock, format_time},
 };
 
-use super::view::Flush;
+use super::{view::Flush, writes};
 use crate::model::{
-    Candidate, FileItem, FileState, FlushReason, MANIFEST_KEY_PREFIX, ManifestItem, ManifestJson, ManifestState,
-    SCHEMA_VERSION, attribute, new_manifest_id, read_item,
+    Candidate, FileItem, FileState, FlushReason, ManifestItem, ManifestJson, attribute, new_manifest_id, read_item,
 };
 
 /// The scope of the leases under which manifests of a date are assembled.
 pub const FLUSH_SCOPE: &str = "flush";
+
+/// Names that are drawn for a manifest before its flush is left to a later try.
+const MAX_NAMES: usize = 8;
 
 /// Claims and releases that are under way at once.
 const CONCURRENCY: usize = 64;
@@ -95,37 +99,27 @@ impl Assembler {
     }
 
     async fn assemble_under(&self, lease: &Lease, flush: &Flush, batch: u32) -> Result<Assembled, OperatorError> {
-        let now = self.clock.now();
-        let manifest_id = new_manifest_id(batch, now, rand::random());
-        let key = Key::new(&flush.date, format!("{MANIFEST_KEY_PREFIX}{manifest_id}.json"));
         let candidates: Vec<Candidate> = flush.files.iter().map(Candidate::from).collect();
-        let listed = serde_dynamo::to_attribute_value(&candidates)
-            .map_err(|error| OperatorError::permanent(format!("candidates can't be stored: {error}")))?;
-        let write = Write::put(key, Default::default(), Condition::absent(attribute::FILE_KEY))
-            .set(attribute::STATUS, ManifestState::Assembling.as_str())
-            .set_number(attribute::SCHEMA_VERSION, SCHEMA_VERSION)
-            .set(attribute::MANIFEST_PATH, self.uri(&flush.date, &manifest_id))
-            .set("flush_reason", flush.reason.as_str())
-            .set(attribute::TOKEN, lease.token())
-            .set_value("candidates", listed)
-            .set("created_at", format_time(now))
-            .set(attribute::UPDATED_AT, format_time(now));
-        match carry_out(&*self.table, &write).await? {
-            Carried::Applied(Some(item)) => self.run(lease, &read_item("manifest", &item)?).await,
-            // A name that is taken is a name that another flush made in this very second: the next one differs.
-            Carried::Applied(None) | Carried::Refused(_) => {
-                Err(OperatorError::transient(format!("the name {manifest_id} is taken")))
+        for _ in 0..MAX_NAMES {
+            let now = self.clock.now();
+            let manifest_id = new_manifest_id(batch, now, (random::bits() & 0xff_ffff) as u32);
+            let uri = self.uri(&flush.date, &manifest_id);
+            let place = (flush.date.as_str(), manifest_id.as_str());
+            let write = writes::assemble(place, &uri, flush.reason, &candidates, lease.token(), now)?;
+            match carry_out(&*self.table, &write).await? {
+                Carried::Applied(Some(item)) => return self.run(lease, &read_item("manifest", &item)?).await,
+                // Another flush drew the same name in this very second: the next one differs.
+                Carried::Applied(None) | Carried::Refused(_) => {
+                    tracing::info!(manifest = manifest_id, "The name of a manifest is taken; another is drawn.");
+                    metrics::counter!("penstock_manifest_names_taken_total").increment(1);
+                }
             }
         }
+        Err(OperatorError::transient(format!("{MAX_NAMES} names in a row were taken: is the clock standing still?")))
     }
 
     async fn resume_under(&self, lease: &Lease, seen: &ManifestItem) -> Result<Assembled, OperatorError> {
-        let seen_token = seen.token.clone().map(AttributeValue::S);
-        let condition = Condition::equals(attribute::STATUS, ManifestState::Assembling.as_str())
-            .and(Condition::as_read(attribute::TOKEN, seen_token.as_ref()));
-        let write = Write::update(seen.key(), condition)
-            .set(attribute::TOKEN, lease.token())
-            .set(attribute::UPDATED_AT, format_time(self.clock.now()));
+        let write = writes::resume(seen, lease.token(), self.clock.now());
         match carry_out(&*self.table, &write).await? {
             Carried::Applied(Some(item)) => {
                 tracing::warn!(manifest = seen.id(), "Manifest taken over while assembling.");
@@ -205,15 +199,7 @@ impl Assembler {
         now: &str,
     ) -> (Key, Result<Claim, OperatorError>) {
         let key = Key::new(&manifest.date_prefix, &candidate.file_key);
-        let shard = crate::model::shard_of(&candidate.file_key);
-        let seen = |value: &Option<String>| value.clone().map(AttributeValue::S);
-        let condition = Condition::equals(attribute::STATUS, FileState::Pending.status(shard))
-            .and(Condition::as_read("etag", seen(&candidate.etag).as_ref()))
-            .and(Condition::as_read(attribute::PENDING_SINCE, seen(&candidate.pending_since).as_ref()));
-        let write = Write::update(key.clone(), condition)
-            .set(attribute::STATUS, FileState::Manifested.status(shard))
-            .set(attribute::MANIFEST_PATH, &manifest.manifest_path)
-            .set(attribute::UPDATED_AT, now);
+        let write = writes::claim(manifest, &candidate, now);
         let claim = async {
             let (applied, item) = match carry_out(&*self.table, &write).await? {
                 Carried::Applied(item) => (true, item),
@@ -250,15 +236,8 @@ impl Assembler {
         json: &ManifestJson,
         etag: &str,
     ) -> Result<bool, OperatorError> {
-        let condition = Condition::equals(attribute::STATUS, ManifestState::Assembling.as_str())
-            .and(Condition::equals(attribute::TOKEN, lease.token()));
-        let write = Write::update(manifest.key(), condition)
-            .set(attribute::STATUS, ManifestState::Pending.as_str())
-            .set("json_etag", etag)
-            .set_number("file_count", json.files.len())
-            .set_number("total_bytes", json.total_bytes())
-            .set(attribute::UPDATED_AT, format_time(self.clock.now()))
-            .remove("candidates");
+        let size = (json.files.len(), json.total_bytes());
+        let write = writes::commit(manifest, lease.token(), size, etag, self.clock.now());
         match carry_out(&*self.table, &write).await? {
             Carried::Applied(_) => {
                 Committed { manifest, files: json.files.len(), bytes: json.total_bytes() }.emit();
@@ -277,14 +256,7 @@ impl Assembler {
         if self.read_json(manifest).await?.is_some() {
             return Err(OperatorError::transient(format!("{} has a JSON object after all", manifest.id())));
         }
-        let now = self.clock.now();
-        let condition = Condition::equals(attribute::STATUS, ManifestState::Assembling.as_str())
-            .and(Condition::equals(attribute::TOKEN, lease.token()));
-        let write = Write::update(manifest.key(), condition)
-            .set(attribute::STATUS, ManifestState::Abandoned.as_str())
-            .set(attribute::UPDATED_AT, format_time(now))
-            .set_number(attribute::TTL, (now + self.ttl).timestamp())
-            .remove("candidates");
+        let write = writes::abandon(manifest, lease.token(), self.ttl, self.clock.now());
         carry_out(&*self.table, &write).await?;
         tracing::info!(manifest = manifest.id(), "Manifest abandoned: none of its files could be claimed.");
         metrics::counter!("penstock_manifests_abandoned_total").increment(1);
@@ -357,6 +329,40 @@ pub async fn read_manifest_json(
     Ok(Some((json, etag)))
 }
 
+/// The JSON object of a committed manifest, if it is there: the very one that was committed.
+pub async fn read_committed_json(
+    bucket: &Bucket,
+    prefix: &str,
+    manifest: &ManifestItem,
+) -> Result<Option<ManifestJson>, OperatorError> {
+    let path = manifest_json_path(prefix, &manifest.date_prefix, manifest.id());
+    let Some(body) = read_recorded(bucket, &path, manifest.json_etag.as_deref()).await? else { return Ok(None) };
+    let json = serde_json::from_slice(&body)
+        .map_err(|error| OperatorError::permanent(format!("s3://{}/{path} is no manifest: {error}", bucket.name)))?;
+    Ok(Some(json))
+}
+
+/// Reads an object whose etag was recorded when it was written. Another object in its place is a permanent failure: what
+/// was recorded is what counts, and nobody may change it.
+pub async fn read_recorded(bucket: &Bucket, path: &Path, etag: Option<&str>) -> Result<Option<Bytes>, OperatorError> {
+    let options = GetOptions { if_match: etag.map(unquoted), ..GetOptions::default() };
+    match bucket.store.get_opts(path, options).await {
+        Ok(found) => Ok(Some(found.bytes().await.map_err(CloudError::from)?)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(object_store::Error::Precondition { .. }) => Err(OperatorError::permanent(format!(
+            "s3://{}/{path} isn't what was recorded: its etag is no longer {}; somebody changed it",
+            bucket.name,
+            etag.unwrap_or_default()
+        ))),
+        Err(error) => Err(CloudError::from(error).into()),
+    }
+}
+
+/// An etag as items hold it: without the quotes that it wears in HTTP.
+pub fn unquoted(etag: &str) -> String {
+    etag.trim_matches('"').to_owned()
+}
+
 /// Gives a claimed file back: `manifested` to this manifest → `pending`. Whether it was.
 pub async fn release(
     table: &dyn Table,
@@ -364,15 +370,7 @@ pub async fn release(
     manifest_path: &str,
     now: DateTime<Utc>,
 ) -> Result<bool, OperatorError> {
-    let shard = crate::model::shard_of(&key.sort);
-    let condition = Condition::equals(attribute::STATUS, FileState::Manifested.status(shard))
-        .and(Condition::equals(attribute::MANIFEST_PATH, manifest_path));
-    let write = Write::update(key.clone(), condition)
-        .set(attribute::STATUS, FileState::Pending.status(shard))
-        .set(attribute::PENDING_SINCE, format_time(now))
-        .set(attribute::UPDATED_AT, format_time(now))
-        .remove(attribute::MANIFEST_PATH)
-        .remove(attribute::TTL);
+    let write = writes::release(key, manifest_path, now);
     let released = matches!(carry_out(table, &write).await?, Carried::Applied(_));
     if released {
         tracing::info!(file = key.sort, manifest_path, "Claim released.");

@@ -93,6 +93,9 @@ impl View {
     /// Begins a reading of the index.
     pub fn begin_reading(&mut self) {
         self.reading += 1;
+        // Counted as readings begin: while the table is throttled none ends, and these must not pile up.
+        let reading = self.reading;
+        self.tombstones.retain(|_, tombstone| reading <= tombstone.reading + TOMBSTONE_READINGS);
     }
 
     /// Takes an item that a reading shows as pending for `age`.
@@ -112,7 +115,6 @@ impl View {
     /// Ends a reading. Entries that only the index told of, and that a complete reading lacks, leave the view.
     pub fn end_reading(&mut self, complete: bool) {
         let reading = self.reading;
-        self.tombstones.retain(|_, tombstone| reading < tombstone.reading + TOMBSTONE_READINGS);
         if !complete {
             return;
         }
@@ -316,6 +318,7 @@ mod tests {
             created_at: String::new(),
             pending_since: Some(pending_since.to_owned()),
             updated_at: None,
+            claimed_at: None,
             manifest_path: None,
             rows: None,
             rejected_rows: None,

@@ -124,6 +124,9 @@ pub struct ManifestItem {
     /// How many of them a stopping worker handed back.
     #[serde(default)]
     pub handed_back: u32,
+    /// How often completing its recorded commit was put off.
+    #[serde(default)]
+    pub completions: u32,
     /// Not to be tried again before then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<DateTime<Utc>>,
@@ -225,6 +228,9 @@ pub struct Commit {
     /// Why the first of them failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_failure: Option<String>,
+    /// How often staged bytes of it were lost and staged again.
+    #[serde(default)]
+    pub staged_again: u32,
 }
 
 /// The JSON object of a manifest: created once, and from then on the membership.

@@ -38,6 +38,9 @@ pub mod attribute {
     pub const UPDATED_AT: &str = "updated_at";
     /// Since when a file is pending.
     pub const PENDING_SINCE: &str = "pending_since";
+    /// When a file was last claimed. It stays when the claim is given back: from the first claim on, another version of the
+    /// object has an item of its own.
+    pub const CLAIMED_AT: &str = "claimed_at";
     /// The version of the item's shape.
     pub const SCHEMA_VERSION: &str = "schema_version";
 }

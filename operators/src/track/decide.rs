@@ -15,9 +15,9 @@ pub enum Decision {
     Superseded,
     /// The same object came again after its file had failed: make it pending again.
     Redrive,
-    /// A newer version of a file that is still pending: put it in its place.
+    /// A newer version of a file that was never claimed: put it in its place.
     Replace,
-    /// A newer version of a file that is on its way or done: it gets an item of its own, `{file_key}@{etag}`.
+    /// A newer version of a file that is on its way or done, or was once: it gets an item of its own, `{file_key}@{etag}`.
     NewVersion,
     /// The item belongs to another object with the same short key: look under the full key.
     OtherObject,
@@ -76,7 +76,9 @@ pub fn decide(item: Option<&FileItem>, object: &ObjectEvent, current: Current) -
         // A listing never redrives: only a newer event of S3's own does.
         (Some(FileState::Failed), true) if newer => Decision::Redrive,
         (_, true) => Decision::Ignore(Ignored::SameContent),
-        (Some(FileState::Pending), false) => Decision::Replace,
+        // Once it was claimed, somebody may have made an item of its own for this version, on seeing that it had left
+        // `pending`: in its place it would be there twice.
+        (Some(FileState::Pending), false) if item.claimed_at.is_none() => Decision::Replace,
         (_, false) => Decision::NewVersion,
     }
 }
@@ -109,6 +111,7 @@ mod tests {
             shard_id: 3,
             created_at: String::new(),
             pending_since: None,
+            claimed_at: None,
             updated_at: None,
             manifest_path: None,
             rows: None,

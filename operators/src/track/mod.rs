@@ -216,7 +216,8 @@ impl Tracker {
         let seen = |value: &Option<String>| value.clone().map(AttributeValue::S);
         let condition = Condition::equals(attribute::STATUS, &item.status)
             .and(Condition::as_read("etag", seen(&item.etag).as_ref()))
-            .and(Condition::as_read("sequencer", seen(&item.sequencer).as_ref()));
+            .and(Condition::as_read("sequencer", seen(&item.sequencer).as_ref()))
+            .and(Condition::as_read(attribute::CLAIMED_AT, seen(&item.claimed_at).as_ref()));
         let mut write = Write::update(item.key(), condition).remove(attribute::MANIFEST_PATH);
         if object.sequencer.is_none() {
             write = write.remove("sequencer");

@@ -37,6 +37,7 @@ pub fn write(out: &mut dyn Write, facts: &Facts, s3: Option<&Path>, took: Durati
     troubles(out, "Files in quarantine", facts.troubled_files.iter().filter(|trouble| trouble.state == "quarantined"))?;
     troubles(out, "Files that failed", facts.troubled_files.iter().filter(|trouble| trouble.state == "failed"))?;
     troubles(out, "Manifests that failed", facts.failed_manifests.iter())?;
+    troubles(out, "Manifests whose outputs can't be made visible for now", facts.stuck_manifests.iter())?;
     let seconds = took.as_secs_f64().max(0.001);
     writeln!(
         out,
@@ -60,7 +61,8 @@ pub fn write(out: &mut dyn Write, facts: &Facts, s3: Option<&Path>, took: Durati
 
 /// How many files and manifests failed.
 pub fn failures(facts: &Facts) -> u64 {
-    facts.files(FileState::Failed) + facts.manifests(ManifestState::Failed)
+    let stuck = facts.stuck_manifests.len() as u64;
+    facts.files(FileState::Failed) + facts.manifests(ManifestState::Failed) + stuck
 }
 
 fn troubles<'a>(out: &mut dyn Write, title: &str, troubles: impl Iterator<Item = &'a Trouble>) -> anyhow::Result<()> {

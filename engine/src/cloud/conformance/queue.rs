@@ -21,6 +21,7 @@ pub async fn run_all(work: &dyn Queue, dead: &dyn Queue) {
     a_waiting_receive_gets_a_message_that_is_sent_later(work).await;
     an_empty_receive_ends(work).await;
     batches_have_limits(work).await;
+    a_message_given_back_unhandled_is_not_charged(work).await;
     a_message_received_too_often_becomes_a_dead_letter(work, dead).await;
 }
 
@@ -93,6 +94,19 @@ pub async fn a_received_message_is_hidden_until_given_back(queue: &dyn Queue) {
     assert!(second.receive_count > first.receive_count);
     assert_ne!(second.receipt, first.receipt, "each delivery has a receipt of its own");
     delete(queue, &second).await;
+}
+
+/// However often it is received and given back unhandled, a message stays in its queue: restarts cost no messages.
+pub async fn a_message_given_back_unhandled_is_not_charged(queue: &dyn Queue) {
+    let body = fresh("m");
+    send(queue, &[Outgoing::new(&body)]).await;
+    for _ in 0..5 {
+        let message = receive(queue, &body).await;
+        queue.give_back(&message).await.unwrap();
+    }
+    let message = receive(queue, &body).await;
+    delete(queue, &message).await;
+    queue.set_visibility(&message.receipt, NOW).await.expect_err("the message is gone");
 }
 
 /// A deleted message never comes again; its receipt deletes again without an error.

@@ -125,6 +125,25 @@ impl Queue for LocalQueue {
             .await
     }
 
+    async fn give_back(&self, message: &Message) -> Result<()> {
+        let operation = self.operation("give back");
+        let Place { queue_id, row, receives } = self.place(&operation, &message.receipt)?;
+        let (now_ms, signals) = (self.store.now_ms(), Arc::clone(&self.store.signals));
+        let sql = "UPDATE messages SET receives_here = receives_here - 1, visible_ms = ?4
+                   WHERE id = ?1 AND queue_id = ?2 AND receives = ?3 AND visible_ms > ?4";
+        self.store
+            .db
+            .write_then(
+                operation,
+                move |connection| {
+                    connection.prepare_cached(sql)?.execute((row, queue_id, receives, now_ms))?;
+                    Ok(())
+                },
+                move |()| signals.wake(queue_id),
+            )
+            .await
+    }
+
     fn visibility_timeout(&self) -> Duration {
         self.def.spec.visibility
     }

@@ -97,6 +97,10 @@ impl Queue for WeakQueue {
         self.dice.through(&operation, self.inner.set_visibility(receipt, timeout)).await
     }
 
+    async fn give_back(&self, message: &Message) -> Result<()> {
+        self.dice.through(&format!("give_back to {}", self.name()), self.inner.give_back(message)).await
+    }
+
     fn visibility_timeout(&self) -> Duration {
         self.inner.visibility_timeout()
     }

@@ -80,7 +80,7 @@ async fn compressed_files_are_read_to_their_ends() {
 }
 
 #[tokio::test]
-async fn rejects_have_their_place_and_reason() {
+async fn defect_15_rejects_have_their_place_and_reason() {
     let file = b"{\"a\":1}\n[1]\n\n{\"a\":\xff}\r\n{\"a\":1}x\n{\"a\":\"\\ud800\"}\n{\"a\":2}\n";
     let world = World::new(&[("a.ndjson", file)]).await;
     let mut world = world;

@@ -1,0 +1,100 @@
+//! What a sweep found: each find with what was done about it, or why it was left.
+
+use std::collections::BTreeMap;
+
+/// What became of a find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// It was finished, for this reason.
+    Done,
+    /// It was left to others, for this reason.
+    Left,
+    /// It couldn't be finished; the next sweep tries again.
+    Failed,
+}
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Left => "left",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The finds of one sweep: counted by kind, outcome and reason, each with an example. So its size is bounded, however much
+/// was left behind.
+#[derive(Debug, Default)]
+pub struct Finds(BTreeMap<(&'static str, Outcome, String), (u64, String)>);
+
+impl Finds {
+    /// Notes a find: what kind of thing, what became of it and why, and which one it is.
+    pub fn note(&mut self, what: &'static str, outcome: Outcome, why: impl Into<String>, key: &str) {
+        let why = why.into();
+        if outcome == Outcome::Failed {
+            tracing::warn!(what, key, why, "Sweep couldn't finish what it found; it goes on with the rest.");
+        }
+        metrics::counter!("penstock_sweep_finds_total", "what" => what, "outcome" => outcome.as_str()).increment(1);
+        self.0.entry((what, outcome, why)).or_insert_with(|| (0, key.to_owned())).0 += 1;
+    }
+
+    /// Takes the result of finishing a find.
+    pub fn note_result<T, E: ToString>(
+        &mut self,
+        what: &'static str,
+        why: &str,
+        key: &str,
+        result: Result<T, E>,
+    ) -> Option<T> {
+        match result {
+            Ok(done) => {
+                self.note(what, Outcome::Done, why, key);
+                Some(done)
+            }
+            Err(error) => {
+                self.note(what, Outcome::Failed, error.to_string(), key);
+                None
+            }
+        }
+    }
+
+    /// How many finds of a kind ended so.
+    pub fn count(&self, what: &str, outcome: Outcome) -> u64 {
+        self.0.iter().filter(|((kind, ended, _), _)| *kind == what && *ended == outcome).map(|(_, (n, _))| n).sum()
+    }
+
+    /// Why finds of a kind ended so.
+    pub fn reasons(&self, what: &str, outcome: Outcome) -> Vec<&str> {
+        let of_kind = self.0.keys().filter(|(kind, ended, _)| *kind == what && *ended == outcome);
+        of_kind.map(|(.., why)| why.as_str()).collect()
+    }
+
+    /// One log line for each kind, outcome and reason.
+    pub fn emit(&self) {
+        for ((what, outcome, why), (count, example)) in &self.0 {
+            match outcome {
+                Outcome::Left => tracing::info!(what, count, why, example, "Sweep left what it found."),
+                Outcome::Done => tracing::warn!(what, count, why, example, "Sweep finished what had been left behind."),
+                Outcome::Failed => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_are_counted_by_reason_and_bounded() {
+        let mut finds = Finds::default();
+        for number in 0..1000 {
+            finds.note("claim", Outcome::Left, "its manifest is pending", &number.to_string());
+        }
+        finds.note("claim", Outcome::Done, "its manifest is abandoned", "x");
+        assert_eq!((finds.count("claim", Outcome::Left), finds.count("claim", Outcome::Done)), (1000, 1));
+        assert_eq!(finds.reasons("claim", Outcome::Left), ["its manifest is pending"]);
+        assert_eq!(finds.0.len(), 2);
+    }
+}

@@ -1,0 +1,643 @@
+//! `sweep`: finds and finishes what was left behind, on one process at a time.
+//!
+//! Queues, events and the stream are only hints (I8): whatever they told of is in the bucket or in the table, and is
+//! found here. It acts by the same conditional writes as everyone else, and reports each find and what was done about it.
+//!
+//! - objects that never landed: from the listing of the input prefix, by way of `track`, without a sequencer;
+//! - manifests left while assembling: resumed (by `fold` too, at each of its readings);
+//! - events not yet accepted: published;
+//! - manifests whose files haven't followed: settled;
+//! - files that are `manifested` for longer than the grace: released if their manifest is abandoned, absent or doesn't
+//!   list them, settled if it is final;
+//! - manifests that are being converted for longer than the grace: reported, and left to the workers, who find them
+//!   themselves;
+//! - rejects of attempts that didn't win: removed, since they would be read twice.
+//!
+//! One find that can't be finished is reported and keeps no other waiting.
+
+mod finds;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::TryStreamExt;
+use object_store::{ObjectStoreExt, path::Path};
+use penstock_engine::{
+    ack::{Ack, Verdict},
+    cloud::{
+        Bucket, CloudError, Item, Table,
+        table::{Query, Range, query_all},
+    },
+    graph::{Build, Built, Role, Use, UseMode},
+    leases::{LeaseState, Leases},
+    operator::{Body, Context, Kind, MAIN_OUTPUT, OperatorError, Outputs, Source},
+    time::Clock,
+    units,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    attempt::MANIFEST_SCOPE,
+    fold::{
+        default_lease, default_manifests_prefix,
+        protocol::{Assembled, Assembler, read_committed_json, read_manifest, read_manifest_json, release},
+    },
+    model::{
+        FileItem, FileState, MANIFEST_KEY_PREFIX, ManifestItem, ManifestJson, ManifestState, ObjectEvent, SHARDS,
+        STATUS_INDEX, attribute, read_item,
+    },
+    outbox::{Outbox, owed},
+    record::to_value,
+    settle::{SettleOptions, Settler},
+    track::default_ttl_days,
+};
+
+pub use finds::{Finds, Outcome};
+
+/// Every so many sweeps, finished manifests of all dates are looked at, and rejects: what is seldom left behind, and many.
+const SELDOM: u64 = 12;
+
+/// The scope, and the id, of the lease of whoever sweeps.
+const SCOPE: (&str, &str) = ("sweep", "sweep");
+
+/// Options of `sweep`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SweepOptions {
+    /// The tracking table.
+    pub table: String,
+    /// The table of leases.
+    pub leases: String,
+    /// The bucket of the files.
+    pub input: String,
+    /// Only objects below this prefix.
+    pub input_prefix: String,
+    /// The bucket of manifests.
+    pub manifests: String,
+    /// The bucket of rejects. Without it, rejects of attempts that didn't win stay.
+    #[serde(default)]
+    pub quarantine: Option<String>,
+    /// The event bus.
+    pub bus: String,
+    /// The prefix of manifests.
+    #[serde(default = "default_manifests_prefix")]
+    pub manifests_prefix: String,
+    /// How often everything is looked at.
+    #[serde(with = "units::duration", default = "SweepOptions::default_every")]
+    #[schemars(with = "String")]
+    pub every: Duration,
+    /// What is younger is left to those whose business it is.
+    #[serde(with = "units::duration", default = "SweepOptions::default_grace")]
+    #[schemars(with = "String")]
+    pub grace: Duration,
+    /// Objects and finished manifests that are older are looked at no more.
+    #[serde(with = "units::duration", default = "SweepOptions::default_lookback")]
+    #[schemars(with = "String")]
+    pub lookback: Duration,
+    /// How long a lease lives without a renewal.
+    #[serde(with = "units::duration", default = "default_lease")]
+    #[schemars(with = "String")]
+    pub lease: Duration,
+    /// Days after which the items of finished work may vanish.
+    #[serde(default = "default_ttl_days")]
+    pub ttl_days: u32,
+}
+
+impl SweepOptions {
+    fn default_every() -> Duration {
+        Duration::from_secs(300)
+    }
+
+    fn default_grace() -> Duration {
+        Duration::from_secs(600)
+    }
+
+    fn default_lookback() -> Duration {
+        Duration::from_secs(7 * 24 * 3600)
+    }
+}
+
+#[async_trait]
+impl Build for SweepOptions {
+    const NAME: &'static str = "sweep";
+    const ABOUT: &'static str = "Finds and finishes what was left behind: lost hints, dead processes, half-done work.";
+    const ROLE: Role = Role::Source;
+
+    fn input() -> Option<Kind> {
+        None
+    }
+
+    fn outputs() -> Vec<(&'static str, Kind)> {
+        vec![(MAIN_OUTPUT, Kind::Value(ObjectEvent::SHAPE))]
+    }
+
+    fn uses(&self) -> Vec<Use> {
+        let shared = |kind, name: &String| Use { kind, name: name.clone(), mode: UseMode::Shared };
+        let quarantine = self.quarantine.iter().map(|bucket| shared("bucket", bucket));
+        let uses = [
+            shared("table", &self.table),
+            shared("table", &self.leases),
+            shared("bucket", &self.input),
+            shared("bucket", &self.manifests),
+            shared("bus", &self.bus),
+        ];
+        uses.into_iter().chain(quarantine).collect()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.every.is_zero() || self.lease.is_zero() {
+            return Err("every and lease: must be above zero".to_owned());
+        }
+        // An object whose item has expired would land again.
+        if self.lookback >= Duration::from_secs(u64::from(self.ttl_days) * 24 * 3600) {
+            return Err("lookback: must be below ttl_days, or finished files would land again".to_owned());
+        }
+        if self.grace >= self.lookback {
+            return Err("grace: must be below lookback".to_owned());
+        }
+        Ok(())
+    }
+
+    async fn build(self, context: Context) -> Result<Built, OperatorError> {
+        Ok(Built::Source(Box::new(self.sweep(context).await?)))
+    }
+}
+
+impl SweepOptions {
+    async fn sweep(self, context: Context) -> Result<Sweep, OperatorError> {
+        let cloud = &context.cloud;
+        let table = cloud.table(&self.table).await?;
+        let manifests = cloud.bucket(&self.manifests).await?;
+        let leases = context.leases(&self.leases, self.lease).await?;
+        let settle = SettleOptions {
+            table: self.table.clone(),
+            manifests: self.manifests.clone(),
+            manifests_prefix: self.manifests_prefix.clone(),
+            ttl_days: self.ttl_days,
+        };
+        Ok(Sweep {
+            assembler: Assembler {
+                table: Arc::clone(&table),
+                manifests: manifests.clone(),
+                manifests_prefix: self.manifests_prefix.clone(),
+                leases: leases.clone(),
+                ttl: TimeDelta::days(i64::from(self.ttl_days)),
+                clock: context.clock.clone(),
+            },
+            outbox: Outbox::new(Arc::clone(&table), cloud.event_bus(&self.bus).await?, context.clock.clone()),
+            settler: Settler::open(&settle, &context).await?,
+            input: cloud.bucket(&self.input).await?,
+            quarantine: match &self.quarantine {
+                Some(bucket) => Some(cloud.bucket(bucket).await?),
+                None => None,
+            },
+            clock: context.clock.clone(),
+            options: self,
+            manifests,
+            leases,
+            table,
+            mark: None,
+            rejects_mark: None,
+            sweeps: 0,
+        })
+    }
+}
+
+struct Sweep {
+    options: SweepOptions,
+    table: Arc<dyn Table>,
+    leases: Leases,
+    input: Bucket,
+    manifests: Bucket,
+    quarantine: Option<Bucket>,
+    assembler: Assembler,
+    outbox: Outbox,
+    settler: Settler,
+    clock: Clock,
+    /// Objects last written before then were handed on by an earlier sweep of this process.
+    mark: Option<DateTime<Utc>>,
+    /// Rejects last written before then were judged.
+    rejects_mark: Option<DateTime<Utc>>,
+    /// Sweeps of this process so far.
+    sweeps: u64,
+}
+
+#[async_trait]
+impl Source for Sweep {
+    async fn run(&mut self, out: &mut Outputs, stop: CancellationToken) -> Result<(), OperatorError> {
+        let mut ticks = tokio::time::interval(self.options.every);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = stop.cancelled() => return Ok(()),
+            }
+            let Some(lease) = self.leases.try_acquire(SCOPE.0, SCOPE.1).await? else { continue };
+            let swept = tokio::select! {
+                finds = self.sweep(out) => Some(finds),
+                () = stop.cancelled() => None,
+            };
+            lease.release().await;
+            if let Some(finds) = swept {
+                metrics::counter!("penstock_sweeps_total").increment(1);
+                finds.emit();
+            }
+        }
+    }
+}
+
+impl Sweep {
+    /// Looks at everything once. What can't be looked at, or finished, keeps nothing else waiting.
+    async fn sweep(&mut self, out: &mut Outputs) -> Finds {
+        let mut finds = Finds::default();
+        let is_seldom = self.sweeps.is_multiple_of(SELDOM);
+        self.sweeps += 1;
+        let step = |finds: &mut Finds, what: &'static str, result: Result<(), OperatorError>| {
+            if let Err(error) = result {
+                finds.note(what, Outcome::Failed, error.to_string(), "all of them");
+            }
+        };
+        let result = self.finish_manifests(&mut finds, is_seldom).await;
+        step(&mut finds, "manifest", result);
+        let result = self.resume_assembling(&mut finds).await;
+        step(&mut finds, "assembling", result);
+        let result = self.look_at_processing(&mut finds).await;
+        step(&mut finds, "processing", result);
+        let result = self.finish_claims(&mut finds).await;
+        step(&mut finds, "claim", result);
+        if is_seldom {
+            let result = self.remove_unnamed_rejects(&mut finds).await;
+            step(&mut finds, "rejects", result);
+        }
+        let result = self.land_missed(out, &mut finds).await;
+        step(&mut finds, "object", result);
+        finds
+    }
+
+    fn grace(&self) -> TimeDelta {
+        TimeDelta::from_std(self.options.grace).unwrap_or(TimeDelta::MAX)
+    }
+
+    /// Whether an item was left alone for longer than the grace.
+    fn is_left(&self, updated_at: Option<&str>) -> bool {
+        let updated = updated_at.and_then(|at| DateTime::parse_from_rfc3339(at).ok());
+        updated.is_none_or(|at| self.clock.now() - at.to_utc() >= self.grace())
+    }
+
+    async fn manifests_in(
+        &self,
+        state: ManifestState,
+        range: Range,
+        finds: &mut Finds,
+    ) -> Result<Vec<ManifestItem>, OperatorError> {
+        let query = Query::index(STATUS_INDEX, state.as_str()).range(range);
+        let is_manifest = |item: &Item| {
+            item.contains_key(attribute::SCHEMA_VERSION)
+                && crate::model::text(item, attribute::FILE_KEY).is_some_and(|key| key.starts_with(MANIFEST_KEY_PREFIX))
+        };
+        let mut manifests = Vec::new();
+        for item in query_all(&*self.table, query).await?.iter().filter(|item| is_manifest(item)) {
+            match read_item("manifest", item) {
+                Ok(manifest) => manifests.push(manifest),
+                Err(error) => finds.note("manifest", Outcome::Failed, error.to_string(), "an unreadable item"),
+            }
+        }
+        Ok(manifests)
+    }
+
+    async fn resume_assembling(&self, finds: &mut Finds) -> Result<(), OperatorError> {
+        for seen in self.manifests_in(ManifestState::Assembling, Range::All, finds).await? {
+            let result = async {
+                let Some(manifest) = read_manifest(&*self.table, &seen.key()).await? else { return Ok(None) };
+                if manifest.status != ManifestState::Assembling || !self.is_left(manifest.updated_at.as_deref()) {
+                    return Ok(None);
+                }
+                Ok::<_, OperatorError>(Some(self.assembler.resume(&manifest).await?))
+            };
+            match result.await {
+                Ok(None) => {}
+                Ok(Some(Assembled::Busy)) => {
+                    finds.note("assembling", Outcome::Left, "a fold holds the flush lease of its date", seen.id());
+                }
+                Ok(Some(Assembled::Ended { committed: true, .. })) => {
+                    finds.note("assembling", Outcome::Done, "committed", seen.id());
+                }
+                Ok(Some(Assembled::Ended { .. })) => {
+                    finds.note("assembling", Outcome::Done, "abandoned: it had claimed nothing", seen.id());
+                }
+                Err(error) => finds.note("assembling", Outcome::Failed, error.to_string(), seen.id()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Workers look for these themselves: here they are only told of.
+    async fn look_at_processing(&self, finds: &mut Finds) -> Result<(), OperatorError> {
+        for manifest in self.manifests_in(ManifestState::Processing, Range::All, finds).await? {
+            if !self.is_left(manifest.updated_at.as_deref()) {
+                continue;
+            }
+            let id = format!("{}/{}", manifest.date_prefix, manifest.file_key);
+            let why = match (manifest.retry_at, self.leases.observe(MANIFEST_SCOPE, &id).await?) {
+                (Some(_), _) => "its commit was put off".to_owned(),
+                (None, LeaseState::Held { .. }) => "a worker holds its lease".to_owned(),
+                (None, LeaseState::Free | LeaseState::Dead { .. }) => {
+                    "its lease is free or dead: the next worker that looks takes it".to_owned()
+                }
+            };
+            finds.note("processing", Outcome::Left, why, manifest.id());
+        }
+        Ok(())
+    }
+
+    /// Publishes what is owed and settles what is half settled.
+    async fn finish_manifests(&mut self, finds: &mut Finds, is_seldom: bool) -> Result<(), OperatorError> {
+        let lookback = TimeDelta::from_std(self.options.lookback).unwrap_or(TimeDelta::MAX);
+        let oldest = (self.clock.now() - lookback).format("%Y-%m-%d").to_string();
+        // A manifest of late files bears their date, however long ago that is.
+        let recent = if is_seldom { Range::All } else { Range::Between(oldest, "9999-12-31".to_owned()) };
+        let mut debts = Vec::new();
+        for (state, range) in [
+            (ManifestState::Pending, Range::All),
+            (ManifestState::Completed, recent),
+            (ManifestState::Failed, Range::All),
+        ] {
+            for seen in self.manifests_in(state, range, finds).await? {
+                let is_settled = state == ManifestState::Pending || seen.settled_at.is_some();
+                if (owed(&seen).is_none() && is_settled) || !self.is_left(seen.updated_at.as_deref()) {
+                    continue;
+                }
+                // The index is stale: what is owed is what the table itself says.
+                let manifest = match read_manifest(&*self.table, &seen.key()).await {
+                    Ok(Some(manifest)) => manifest,
+                    Ok(None) => continue,
+                    Err(error) => {
+                        finds.note("manifest", Outcome::Failed, error.to_string(), seen.id());
+                        continue;
+                    }
+                };
+                if matches!(manifest.status, ManifestState::Completed | ManifestState::Failed)
+                    && manifest.settled_at.is_none()
+                {
+                    let settled = self.settler.settle(&manifest).await;
+                    finds.note_result("settling", "its files hadn't all followed it", manifest.id(), settled);
+                }
+                if let Some(owed) = owed(&manifest) {
+                    debts.push((manifest, owed));
+                }
+            }
+        }
+        if debts.is_empty() {
+            return Ok(());
+        }
+        let example = debts[0].0.id().to_owned();
+        match self.outbox.publish(&debts).await {
+            Ok(published) => {
+                for (manifest, owed) in &debts[..published.min(debts.len())] {
+                    finds.note("event", Outcome::Done, owed.as_str(), manifest.id());
+                }
+                for (manifest, _) in &debts[published.min(debts.len())..] {
+                    finds.note("event", Outcome::Left, "the breaker of the bus is open", manifest.id());
+                }
+            }
+            Err(error) => finds.note("event", Outcome::Failed, error.to_string(), &example),
+        }
+        Ok(())
+    }
+
+    /// Files that have been claimed for long: what is to become of them is their manifest's business, if it has any.
+    async fn finish_claims(&self, finds: &mut Finds) -> Result<(), OperatorError> {
+        for shard in 0..SHARDS {
+            let mut query = Query::index(STATUS_INDEX, FileState::Manifested.status(shard));
+            loop {
+                let page = self.table.query(&query).await?;
+                let mut by_manifest: BTreeMap<(String, String), Vec<FileItem>> = BTreeMap::new();
+                for item in &page.items {
+                    match read_item::<FileItem>("file", item) {
+                        Ok(file) if self.is_left(file.updated_at.as_deref()) => {
+                            let Some(path) = file.manifest_path.clone() else { continue };
+                            by_manifest.entry((file.date_prefix.clone(), path)).or_default().push(file);
+                        }
+                        Ok(_) => {}
+                        Err(error) => finds.note("claim", Outcome::Failed, error.to_string(), "an unreadable item"),
+                    }
+                }
+                for ((date, path), files) in by_manifest {
+                    match self.belonging(&date, &path).await {
+                        Ok(belonging) => self.finish_claims_of(&path, &belonging, files, finds).await,
+                        Err(error) => finds.note("claim", Outcome::Failed, error.to_string(), &path),
+                    }
+                }
+                match page.next {
+                    Some(next) => query.start = Some(next),
+                    None => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish_claims_of(&self, path: &str, belonging: &Belonging, files: Vec<FileItem>, finds: &mut Finds) {
+        let now = self.clock.now();
+        let (mut strays, mut settled) = (Vec::new(), Vec::new());
+        for file in files {
+            match belonging {
+                Belonging::Nobody(why) => strays.push((file, *why)),
+                Belonging::Listed(listed, _) if !listed.contains(&file.file_key) => {
+                    strays.push((file, "its manifest doesn't list it"));
+                }
+                Belonging::Listed(_, Some(_)) | Belonging::Failed(_) => settled.push(file.file_key),
+                Belonging::Listed(_, None) => {
+                    finds.note("claim", Outcome::Left, "its manifest lists it and isn't final", &file.file_key);
+                }
+                // A missing JSON says nothing about who will be listed in it.
+                Belonging::Unknown(why) => finds.note("claim", Outcome::Left, *why, &file.file_key),
+            }
+        }
+        for (file, why) in strays {
+            let released = release(&*self.table, &file.key(), path, now).await;
+            finds.note_result("claim", why, &file.file_key, released);
+        }
+        let (Some(first), Belonging::Listed(_, Some(manifest)) | Belonging::Failed(manifest)) =
+            (settled.first().cloned(), belonging)
+        else {
+            return;
+        };
+        let settled = self.settler.settle_some(manifest, &settled.into_iter().collect()).await;
+        finds.note_result("claim", "its manifest is final: it was settled", &first, settled);
+    }
+
+    /// Whose the files are that bear a manifest's path.
+    async fn belonging(&self, date: &str, manifest_path: &str) -> Result<Belonging, OperatorError> {
+        let name = manifest_path.rsplit('/').next().unwrap_or(manifest_path);
+        let key = penstock_engine::cloud::table::Key::new(date, format!("{MANIFEST_KEY_PREFIX}{name}"));
+        let Some(manifest) = read_manifest(&*self.table, &key).await? else {
+            return Ok(Belonging::Nobody("its manifest is absent"));
+        };
+        let prefix = &self.options.manifests_prefix;
+        let listed = |json: ManifestJson| json.files.into_iter().map(|file| file.file_key).collect();
+        match manifest.status {
+            ManifestState::Abandoned => Ok(Belonging::Nobody("its manifest is abandoned")),
+            ManifestState::Assembling => {
+                let id = name.strip_suffix(".json").unwrap_or(name);
+                Ok(match read_manifest_json(&self.manifests, prefix, date, id).await? {
+                    Some((json, _)) => Belonging::Listed(listed(json), None),
+                    None => Belonging::Unknown("its manifest is being assembled, and has no JSON yet"),
+                })
+            }
+            ManifestState::Pending | ManifestState::Processing => {
+                Ok(match read_committed_json(&self.manifests, prefix, &manifest).await? {
+                    Some(json) => Belonging::Listed(listed(json), None),
+                    None => Belonging::Unknown("the JSON of its manifest is gone: the attempts will fail of it"),
+                })
+            }
+            // Whatever became of its JSON, a file of a failed manifest has failed with it.
+            ManifestState::Failed => Ok(match read_committed_json(&self.manifests, prefix, &manifest).await {
+                Ok(Some(json)) => Belonging::Listed(listed(json), Some(manifest)),
+                Ok(None) => Belonging::Failed(manifest),
+                Err(error) if !error.transient => Belonging::Failed(manifest),
+                Err(error) => return Err(error),
+            }),
+            ManifestState::Completed => Ok(match read_committed_json(&self.manifests, prefix, &manifest).await? {
+                Some(json) => Belonging::Listed(listed(json), Some(manifest)),
+                None => Belonging::Unknown("the JSON of its completed manifest is gone: see its report"),
+            }),
+        }
+    }
+
+    /// Rejects that no commit names: of attempts that died or were overtaken after they had written them. Their lines were
+    /// rejected again by the attempt that won, and must not be read twice.
+    async fn remove_unnamed_rejects(&mut self, finds: &mut Finds) -> Result<(), OperatorError> {
+        let Some(bucket) = self.quarantine.clone() else { return Ok(()) };
+        let now = self.clock.now();
+        let lookback = TimeDelta::from_std(self.options.lookback).unwrap_or(TimeDelta::MAX);
+        let from = self.rejects_mark.unwrap_or(now - lookback);
+        let mut until = now - self.grace();
+        let mut listing = bucket.store.list(Some(&Path::from("rejects")));
+        while let Some(object) = listing.try_next().await.map_err(CloudError::from)? {
+            if object.last_modified < from || object.last_modified >= now - self.grace() {
+                continue;
+            }
+            let name = object.location.to_string();
+            let Some(key) = manifest_of_rejects(&name) else { continue };
+            let manifest = match read_manifest(&*self.table, &key).await {
+                Ok(Some(manifest)) => manifest,
+                Ok(None) => {
+                    finds.note("rejects", Outcome::Left, "the item of their manifest has expired", &name);
+                    continue;
+                }
+                Err(error) => {
+                    finds.note("rejects", Outcome::Failed, error.to_string(), &name);
+                    until = until.min(object.last_modified);
+                    continue;
+                }
+            };
+            let is_final = matches!(manifest.status, ManifestState::Completed | ManifestState::Failed);
+            let is_named = manifest.commit.and_then(|commit| commit.rejects_key).as_deref() == Some(name.as_str());
+            if !is_final {
+                until = until.min(object.last_modified);
+                finds.note("rejects", Outcome::Left, "their manifest isn't final", &name);
+            } else if !is_named {
+                let removed = bucket.store.delete(&object.location).await.map_err(CloudError::from);
+                finds.note_result("rejects", "of an attempt that didn't win: removed", &name, removed);
+            }
+        }
+        self.rejects_mark = Some(until);
+        Ok(())
+    }
+
+    /// Objects of the input bucket that no notification told of.
+    async fn land_missed(&mut self, out: &mut Outputs, finds: &mut Finds) -> Result<(), OperatorError> {
+        let now = self.clock.now();
+        let lookback = TimeDelta::from_std(self.options.lookback).unwrap_or(TimeDelta::MAX);
+        let until = now - self.grace();
+        let from = self.mark.map_or(now - lookback, |mark| (mark - self.grace()).max(now - lookback));
+        let (verdict_sender, mut verdicts) = mpsc::unbounded_channel();
+        let prefix = Path::from(self.options.input_prefix.trim_end_matches('/'));
+        let mut listing = self.input.store.list(Some(&prefix));
+        let (mut emitted, mut failed) = (0_u64, 0_u64);
+        let mut last_key = String::new();
+        while let Some(object) = listing.try_next().await.map_err(CloudError::from)? {
+            if object.last_modified < from || object.last_modified >= until {
+                continue;
+            }
+            let key = object.location.to_string();
+            // A listing's etag may be missing, and is of its own moment: ask what stands there now.
+            let Some(head) = self.input.stage.head(&key).await? else { continue };
+            let event = ObjectEvent {
+                bucket: self.input.name.clone(),
+                key,
+                size_bytes: head.size_bytes,
+                etag: Some(head.etag),
+                sequencer: None,
+                version_id: head.version,
+                event_ms: head.last_modified.timestamp_millis(),
+                reason: None,
+            };
+            out.emit_to(MAIN_OUTPUT, Body::Value(to_value(&event)?), Ack::new(emitted, verdict_sender.clone())).await;
+            emitted += 1;
+            last_key = event.key;
+        }
+        drop(verdict_sender);
+        out.flush().await;
+        while let Some((_, verdict)) = verdicts.recv().await {
+            match verdict {
+                Verdict::Done => finds.note(
+                    "object",
+                    Outcome::Left,
+                    "handed on to track, which knows it or makes its item",
+                    &last_key,
+                ),
+                Verdict::Retry(error) | Verdict::Dead(error) => {
+                    failed += 1;
+                    finds.note("object", Outcome::Failed, error, &last_key);
+                }
+            }
+        }
+        // What failed is listed again: the mark moves only over what was all handed on.
+        if failed == 0 {
+            self.mark = Some(until);
+        }
+        metrics::counter!("penstock_swept_objects_total").increment(emitted);
+        Ok(())
+    }
+}
+
+/// Whose the files are that bear a manifest's path.
+enum Belonging {
+    /// Nobody's: the manifest is abandoned, or absent.
+    Nobody(&'static str),
+    /// The manifest's, if it lists them. With it, if it is final.
+    Listed(HashSet<String>, Option<ManifestItem>),
+    /// The manifest's, which failed.
+    Failed(ManifestItem),
+    /// There is no telling yet.
+    Unknown(&'static str),
+}
+
+/// The key of the manifest that a rejects object is of: `rejects/{date}/{manifest}-{token}.ndjson`.
+fn manifest_of_rejects(key: &str) -> Option<penstock_engine::cloud::table::Key> {
+    let (date, name) = key.strip_prefix("rejects/")?.split_once('/')?;
+    let (manifest_id, _token) = name.strip_suffix(".ndjson")?.rsplit_once('-')?;
+    Some(penstock_engine::cloud::table::Key::new(date, format!("{MANIFEST_KEY_PREFIX}{manifest_id}.json")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejects_tell_their_manifest() {
+        let key = manifest_of_rejects("rejects/2026-02-01/batch-0001-20260201-120000-7f3a9c-00ff.ndjson").unwrap();
+        assert_eq!(key.sort, "MANIFEST#batch-0001-20260201-120000-7f3a9c.json");
+        assert_eq!(key.partition, "2026-02-01");
+        assert!(manifest_of_rejects("rejects/x").is_none() && manifest_of_rejects("a/b/c-d.ndjson").is_none());
+    }
+}

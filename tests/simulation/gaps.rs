@@ -1,0 +1,221 @@
+//! What a commit, a report, a JSON or a queue may come to between two steps, one by one.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use penstock_operators::model::{FileState, ManifestItem, ManifestState};
+use penstock_tests::simulation::{
+    PREFIX, World,
+    ledger::Lines,
+    witness::{Crash, TRACKING},
+};
+use serde_json::json;
+
+use super::simulate;
+
+const SECOND: Duration = Duration::from_secs(1);
+const NOW: [Duration; 1] = [Duration::ZERO];
+
+fn crash(point: &str, after: bool) -> Option<Crash> {
+    Some(Crash { point: point.to_owned(), after, nth: 1 })
+}
+
+/// Two files of one date, one with rejects, and a worker that dies at this point.
+async fn world_with(point: &str, after: bool) -> World {
+    let options =
+        [("convert", "max_attempts", json!(3)), ("sweep", "every", json!("15s")), ("sweep", "grace", json!("20s"))];
+    let mut world = World::new(7, None, &options);
+    world.start("engine", TimeDelta::zero(), None).await;
+    world.start("worker", TimeDelta::zero(), crash(point, after)).await;
+    world.land(&format!("{PREFIX}2026-02-01/a.ndjson"), &Lines::Some(20, 0), &NOW);
+    world.land(&format!("{PREFIX}2026-02-01/b.ndjson"), &Lines::Some(10, 2), &NOW);
+    world.until_dead("worker").await;
+    world
+}
+
+fn manifest(world: &World) -> ManifestItem {
+    let mut manifests = world.shared.all_manifests();
+    assert_eq!(manifests.len(), 1);
+    manifests.remove(0)
+}
+
+fn states(world: &World) -> Vec<FileState> {
+    world.shared.all_files().iter().map(|file| file.state().unwrap()).collect()
+}
+
+/// Starts a worker and waits until the manifest is final.
+async fn go_on(world: &mut World) -> ManifestItem {
+    world.start("worker", TimeDelta::zero(), None).await;
+    for _ in 0..200 {
+        tokio::time::sleep(SECOND * 5).await;
+        let manifest = manifest(world);
+        if matches!(manifest.status, ManifestState::Completed | ManifestState::Failed) && manifest.settled_at.is_some()
+        {
+            return manifest;
+        }
+    }
+    panic!("not final: {:?}", manifest(world));
+}
+
+#[test]
+fn i1_lost_bytes_of_a_commit_are_staged_again_from_the_same_files() {
+    // All of them are lost, or all but the first, which is visible already.
+    for point in ["convert: record the commit", "convert: complete an output"] {
+        simulate(async {
+            let mut world = world_with(point, true).await;
+            assert!(world.cloud().memory_bucket("output").lose_staged() > 0);
+            let manifest = go_on(&mut world).await;
+            assert_eq!(manifest.status, ManifestState::Completed, "{:?}", manifest.error_message);
+            assert_eq!(manifest.commit.unwrap().staged_again, 1);
+            assert_eq!(world.ledger.check(&world.shared), Vec::<String>::new());
+            assert_eq!(
+                world.cloud().memory_bucket("output").staged(),
+                0,
+                "what was visible already was staged in vain"
+            );
+        });
+    }
+}
+
+#[test]
+fn i1_lost_bytes_of_files_that_have_changed_since_fail_the_manifest_and_say_what_is_visible() {
+    simulate(async {
+        let mut world = world_with("convert: complete an output", true).await;
+        world.cloud().memory_bucket("output").lose_staged();
+        world.cloud().memory_bucket("input").remove(&format!("{PREFIX}2026-02-01/a.ndjson"));
+        let manifest = go_on(&mut world).await;
+        let error = manifest.error_message.unwrap();
+        assert!(error.starts_with("commit_lost: ") && error.contains("a.ndjson: it is gone"), "{error}");
+        assert!(error.contains("visible are s3://") && error.contains("-p0.parquet"), "{error}");
+        assert_eq!(states(&world), [FileState::Failed; 2]);
+    });
+}
+
+#[test]
+fn i1_rejects_that_are_lost_before_the_commit_is_completed_are_made_again() {
+    simulate(async {
+        let mut world = world_with("convert: record the commit", true).await;
+        let key = manifest(&world).commit.unwrap().rejects_key.unwrap();
+        world.cloud().memory_bucket("quarantine").write(&key, "somebody else's", Default::default());
+        let manifest = go_on(&mut world).await;
+        assert_eq!(manifest.status, ManifestState::Completed, "{:?}", manifest.error_message);
+        assert_eq!(world.ledger.check(&world.shared), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn i4_a_commit_that_will_never_be_completed_fails_after_some_tries_with_the_real_error() {
+    for (what, words) in [("gone", "is gone"), ("changed", "isn't what was recorded")] {
+        simulate(async {
+            let mut world = world_with("convert: record the commit", true).await;
+            let key = manifest(&world).commit.unwrap().report_key;
+            let bucket = world.cloud().memory_bucket("manifest").clone();
+            match what {
+                "gone" => bucket.remove(&key),
+                _ => drop(bucket.write(&key, "{}", Default::default())),
+            }
+            let manifest = go_on(&mut world).await;
+            let error = manifest.error_message.unwrap();
+            assert!(error.contains("commit_stuck: ") && error.contains(words), "{error}");
+            assert!(error.contains("no output is visible"), "{error}");
+            assert_eq!(manifest.completions, 2, "tries that were put off");
+            assert_eq!(states(&world), [FileState::Failed; 2]);
+        });
+    }
+}
+
+#[test]
+fn i2_a_manifests_json_that_was_changed_after_its_commit_is_never_believed() {
+    simulate(async {
+        let mut world = world_with("convert: begin an attempt", false).await;
+        let item = manifest(&world);
+        let key = format!("manifests/{}/{}.json", item.date_prefix, item.id());
+        let bucket = world.cloud().memory_bucket("manifest").clone();
+        let text = String::from_utf8(bucket.objects()[&key].content.to_vec()).unwrap();
+        bucket.write(&key, text.replace("b.ndjson", "c.ndjson"), Default::default());
+        world.start("worker", TimeDelta::zero(), None).await;
+        tokio::time::sleep(SECOND * 300).await;
+        let manifest = manifest(&world);
+        assert_eq!(manifest.status, ManifestState::Failed);
+        assert!(manifest.error_message.unwrap().contains("isn't what was recorded"));
+        // The list can't be trusted, but whoever bears the manifest's path has failed with it.
+        assert_eq!(states(&world), [FileState::Failed; 2]);
+    });
+}
+
+#[test]
+fn i1_rejects_of_an_attempt_that_died_before_its_commit_are_removed() {
+    simulate(async {
+        let mut world = world_with("convert: record the commit", false).await;
+        let rejects = |world: &World| {
+            let objects = world.cloud().memory_bucket("quarantine").objects();
+            objects.into_keys().filter(|key| key.starts_with("rejects/")).collect::<Vec<_>>()
+        };
+        assert_eq!(rejects(&world).len(), 1, "the attempt that died had written its rejects");
+        let manifest = go_on(&mut world).await;
+        assert_eq!(rejects(&world).len(), 2);
+        // Rejects are looked at every twelfth sweep.
+        tokio::time::sleep(SECOND * 15 * 14).await;
+        assert_eq!(rejects(&world), [manifest.commit.unwrap().rejects_key.unwrap()]);
+        assert_eq!(world.ledger.check(&world.shared), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn i8_restarts_in_mid_work_bring_no_message_nearer_to_the_dead_letters() {
+    simulate(async {
+        let mut world = World::new(7, None, &[]);
+        world.start("engine", TimeDelta::zero(), None).await;
+        world.land(&format!("{PREFIX}2026-02-01/a.ndjson"), &Lines::Some(1, 0), &NOW);
+        // The manifest is announced, and a worker is stopped in mid-conversion, again and again.
+        while world.cloud().memory_queue("manifest-ready").is_empty() {
+            tokio::time::sleep(SECOND).await;
+        }
+        for _ in 0..5 {
+            world.start("worker", TimeDelta::zero(), None).await;
+            while world.shared.all_manifests()[0].status != ManifestState::Processing {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let worker = world.processes().iter().position(|process| process.service == "worker").unwrap();
+            world.end(worker, true).await;
+        }
+        assert_eq!(world.cloud().memory_queue("manifest-ready-dlq").len(), 0);
+        assert!(!world.cloud().memory_queue("manifest-ready").is_empty(), "its hint is still there");
+        world.heal_and_check(SECOND * 600).await.unwrap();
+        assert_eq!(world.cloud().memory_queue("manifest-ready-dlq").len(), 0);
+    });
+}
+
+#[test]
+fn one_manifest_that_cannot_be_finished_keeps_no_other_waiting() {
+    simulate(async {
+        let mut world = World::new(7, None, &[]);
+        // Somebody wrote an item that no release can read, and one whose JSON is none.
+        let table = world.cloud().memory_table(TRACKING).clone();
+        use penstock_engine::cloud::{
+            Table,
+            table::{Condition, Key, Write},
+        };
+        for (name, time) in [("bad", "yesterday"), ("worse", "2026-02-01T00:00:00.000Z")] {
+            let key = Key::new("2026-02-01", format!("MANIFEST#{name}.json"));
+            let mut write = Write::put(key, Default::default(), Condition::absent("file_key"))
+                .set("status", "assembling")
+                .set_number("schema_version", 1)
+                .set("manifest_path", format!("s3://x/manifests/2026-02-01/{name}.json"))
+                .set("created_at", time);
+            if name == "bad" {
+                write = write.set("attempt", "no number");
+            }
+            table.write(&write).await.unwrap();
+        }
+        world.cloud().memory_bucket("manifest").write("manifests/2026-02-01/worse.json", "no JSON", Default::default());
+        for service in ["engine", "worker"] {
+            world.start(service, TimeDelta::zero(), None).await;
+        }
+        // One file, which only a flush by age takes, and one that only the sweep finds.
+        world.land(&format!("{PREFIX}2026-02-01/a.ndjson"), &Lines::Some(3, 0), &NOW);
+        world.land(&format!("{PREFIX}2026-02-02/b.ndjson"), &Lines::Some(3, 0), &[]);
+        tokio::time::sleep(SECOND * 600).await;
+        assert_eq!(states(&world), [FileState::Completed; 2]);
+    });
+}
