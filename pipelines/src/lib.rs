@@ -7,6 +7,7 @@
 //! - [`dashboard`]: what a person sees of it; [`observation`]: what watches over a service; [`telemetry`]: the metrics of the whole program.
 //! - [`sample`]: files to try it with, right and wrong.
 //! - [`oncall`]: what the person on call does and asks; [`control`]: which process does it.
+//! - [`reference`]: the references in `docs/`, made from the types.
 //! - [`cli`]: the commands of `penstock`.
 
 pub mod adopt;
@@ -22,6 +23,7 @@ pub mod landing;
 pub mod loader;
 pub mod observation;
 pub mod oncall;
+pub mod reference;
 pub mod sample;
 pub mod service;
 pub mod telemetry;

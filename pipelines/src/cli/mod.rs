@@ -18,6 +18,7 @@ mod new;
 mod place;
 mod progress;
 mod redrive;
+mod reference;
 mod run;
 mod schema;
 mod shards;
@@ -83,6 +84,7 @@ enum Command {
     Completions(shell::CompletionsArguments),
     Man(shell::ManArguments),
     Metrics(metrics::Arguments),
+    Reference(reference::Arguments),
 }
 
 /// How a command ended.
@@ -176,6 +178,7 @@ impl App {
             Command::Completions(arguments) => shell::completions(arguments, out),
             Command::Man(arguments) => shell::man(arguments, out),
             Command::Metrics(arguments) => metrics::run(arguments, out),
+            Command::Reference(arguments) => reference::run(self, arguments, out),
         }
     }
 }
