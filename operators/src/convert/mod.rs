@@ -5,7 +5,7 @@
 //!
 //! - **Every line ends once**: as a row of a staged part, or as a reject with its place and reason, or its file is
 //!   reported as failed with a reason. Nothing else.
-//! - **The cast is lossless**: a cell is the text that the line held (see [`Cast`]).
+//! - **The cast is exact**: a cell is the text that the line held, or the one that Spark printed (see [`Cast`]).
 //! - **Nothing is visible**: parts are staged uploads. The caller records and completes them; on any error, on
 //!   cancellation and on drop, every upload that was begun is aborted.
 //! - **Cuts depend on the files alone**: which rows go into which part follows from the files' sizes, never from cores.
@@ -15,6 +15,7 @@
 //! data with one [`codec`], so that a plan can be shipped. What a scan has to say besides rows (rejects, a range's
 //! outcome) travels as [`note::Note`] rows through the plan, and the plan's result is nothing but notes.
 
+mod cast;
 pub mod codec;
 mod columns;
 mod error;
@@ -44,6 +45,7 @@ use penstock_engine::cloud::stage::{Part, Upload};
 use serde::{Deserialize, Serialize};
 
 pub use columns::{MemoryCatalog, RESERVED_NAMES, REST};
+pub use cast::{CORRUPT_RECORD, Inferred, SparkSchema};
 pub use error::ConvertError;
 pub use files::convert_files;
 pub use options::{Cast, ColumnCase, Compression, ConvertOptions};
@@ -178,6 +180,8 @@ pub struct Converted {
     pub duplicate_keys: u64,
     /// The rejects object, if there was a reject and a place for it.
     pub rejects: Option<RejectsObject>,
+    /// Rows of records that Spark would have called corrupt; see [`Cast::Spark`].
+    pub corrupt_rows: u64,
     /// How often the files were read.
     pub passes: u32,
     /// How many of those passes were run again because of new columns.
@@ -233,6 +237,8 @@ pub enum FailureReason {
     Undecodable,
     /// More of its lines than allowed are rejects.
     TooManyRejects,
+    /// Its records have more fields than types are kept of (cast `spark`).
+    TooManyFields,
 }
 
 impl FailureReason {
@@ -243,6 +249,7 @@ impl FailureReason {
             Self::Changed => "changed",
             Self::Undecodable => "undecodable",
             Self::TooManyRejects => "too_many_rejects",
+            Self::TooManyFields => "too_many_fields",
         }
     }
 }

@@ -16,6 +16,7 @@ use object_store::ObjectStore;
 use super::ScanFile;
 use super::chunks::{BYTES_AHEAD, ChunkReader, Object, ReadFault};
 use super::inflate::{Encoding, InflateReader};
+use crate::convert::cast::LineScanner;
 use crate::convert::scanner::lines::{LineCutter, Piece};
 use crate::convert::scanner::{ScanOptions, Scanner};
 
@@ -94,14 +95,14 @@ impl FileOpener for NdjsonOpener {
         let scan = RangeScan {
             bytes: Reader::new(chunks, scan_file.encoding),
             cutter: LineCutter::new(range, options.max_line_bytes, options.max_reject_bytes),
-            scanner: Scanner::new(
+            scanner: LineScanner::new(
                 options.clone(),
                 self.schema.clone(),
                 self.batch_rows,
                 scan_file.index,
                 &scan_file.uri,
                 file.object_meta.e_tag.as_deref(),
-            ),
+            )?,
             pieces: VecDeque::new(),
             state: State::Begun,
         };
@@ -115,7 +116,7 @@ impl FileOpener for NdjsonOpener {
 struct RangeScan {
     bytes: Reader,
     cutter: LineCutter,
-    scanner: Scanner,
+    scanner: LineScanner,
     pieces: VecDeque<Piece>,
     state: State,
 }

@@ -314,7 +314,7 @@ async fn plans_explain_themselves_and_travel() {
     let buckets = world.buckets();
     let job = Job::new(conversion, &buckets, options, progress, cancel).unwrap();
     let layout = lay_out(&job.files(&[0, 1]), &conversion.output, options);
-    let plan = job.plan(layout, &["a".to_owned(), "a.b".to_owned()], true).unwrap();
+    let plan = job.plan(layout, &["a".to_owned(), "a.b".to_owned()], None, true).unwrap();
     let explain = |plan: &Arc<dyn ExecutionPlan>| displayable(plan.as_ref()).indent(true).to_string();
     let text = explain(&plan);
     assert!(text.contains("ParquetPartsExec: bucket=test, parts=[out/batch-0001-p0.parquet]"), "{text}");
