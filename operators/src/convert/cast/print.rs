@@ -92,6 +92,10 @@ impl Printer {
     /// The cells of the object that has begun. Of one at the `root` tells whether all its values were of their types.
     fn row(&mut self, fields: &Fields, tokens: &mut Tokens<'_>, rows: &mut Rows, root: bool) -> Result<bool> {
         let first = rows.cells.len();
+        // So can the rows of an array, be they empty.
+        if first > self.max_text / std::mem::size_of::<Option<Range<usize>>>() {
+            return Err(Fault::TooLong);
+        }
         rows.cells.resize(first + fields.len(), None);
         rows.rows += 1;
         let (mut hint, mut right) = (0, true);
@@ -116,7 +120,7 @@ impl Printer {
                 Err(fault) => return Err(fault),
             }
             // Values that a later one of the same key replaced are text, too.
-            if rows.text.len() > self.max_text || rows.cells.len() > self.max_text {
+            if rows.text.len() > self.max_text {
                 return Err(Fault::TooLong);
             }
         }

@@ -1,6 +1,8 @@
 //! Whole conversions, through the plan and its wire form.
 
+mod docs;
 mod passes;
+mod spark;
 
 use std::io::Write;
 use std::sync::Arc;
