@@ -79,6 +79,11 @@ impl Facts {
         true
     }
 
+    /// A file that a range of has told nothing, if there is one: its rows can't be known to be all.
+    pub(super) fn untold(&self) -> Option<u32> {
+        self.files.iter().find(|(_, file)| file.ranges_to_come > 0).map(|(index, _)| *index)
+    }
+
     /// The files that failed.
     pub(super) fn failures(&self) -> impl Iterator<Item = (u32, &(FailureReason, String))> {
         self.files.iter().filter_map(|(index, file)| Some((*index, file.failure.as_ref()?)))
@@ -126,9 +131,11 @@ mod tests {
     fn the_ratio_is_judged_at_a_files_end() {
         let mut facts = Facts::new([0, 0, 1]);
         assert!(!facts.add(range(0, 0, 5, &[]), 0.5));
+        assert_eq!(facts.untold(), Some(0));
         assert!(facts.add(range(0, 5, 0, &[]), 0.5));
         assert!(facts.add(range(1, 1, 2, &[]), 0.5));
         assert_eq!(facts.failures().map(|(file, _)| file).collect::<Vec<_>>(), [1]);
+        assert_eq!(facts.untold(), None);
     }
 
     #[test]

@@ -44,8 +44,8 @@ use penstock_engine::cloud::Bucket;
 use penstock_engine::cloud::stage::{Part, Upload};
 use serde::{Deserialize, Serialize};
 
-pub use columns::{MemoryCatalog, RESERVED_NAMES, REST};
 pub use cast::{CORRUPT_RECORD, Inferred, SparkSchema};
+pub use columns::{MemoryCatalog, RESERVED_NAMES, REST};
 pub use error::ConvertError;
 pub use files::convert_files;
 pub use options::{Cast, ColumnCase, Compression, ConvertOptions};

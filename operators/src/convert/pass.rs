@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::SecondsFormat;
-use datafusion::common::ScalarValue;
+use datafusion::common::{ScalarValue, internal_datafusion_err};
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
@@ -209,6 +209,10 @@ impl<'a> Job<'a> {
             }
         }
         self.show_progress(&plan);
+        if let Some(file) = pass.facts.untold() {
+            let file = &self.conversion.files[file as usize].uri;
+            return Err(ConvertError::Plan(internal_datafusion_err!("a range of {file} ended without a word")));
+        }
         Ok(pass)
     }
 

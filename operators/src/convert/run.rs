@@ -10,8 +10,8 @@ use super::columns::{RESERVED_NAMES, REST, room};
 use super::layout::lay_out;
 use super::pass::{Job, Pass};
 use super::{
-    Buckets, Cast, ColumnCatalog, Conversion, ConvertError, ConvertOptions, Converted, FailureReason, FileOutcome, Progress,
-    SparkSchema, StagedPart, source,
+    Buckets, Cast, ColumnCatalog, Conversion, ConvertError, ConvertOptions, Converted, FailureReason, FileOutcome,
+    Progress, SparkSchema, StagedPart, source,
 };
 
 /// Re-runs for new columns, at most. One is enough unless other conversions add columns at the same time.
@@ -127,7 +127,9 @@ impl<'a, 'b> Attempt<'a, 'b> {
         let Some(first) = self.set.first() else { return Vec::new() };
         let layout = lay_out(&self.job.files(&[*first]), &self.job.conversion.output, self.job.options);
         match layout.partitions.first().and_then(|ranges| ranges.first()) {
-            Some(range) => source::probe(range, self.job.scan_options(&[], None), self.job.buckets.input.store.clone()).await,
+            Some(range) => {
+                source::probe(range, self.job.scan_options(&[], None), self.job.buckets.input.store.clone()).await
+            }
             None => Vec::new(),
         }
     }

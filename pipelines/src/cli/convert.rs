@@ -11,7 +11,9 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use penstock_engine::units;
-use penstock_operators::convert::{Cast, ColumnCase, Compression, ConvertOptions, FileOutcome, Progress, convert_files};
+use penstock_operators::convert::{
+    Cast, ColumnCase, Compression, ConvertOptions, FileOutcome, Progress, convert_files,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;

@@ -278,6 +278,9 @@ mod tests {
                 assert_eq!(text(value).parse::<f64>().unwrap(), value, "{value:e}");
             }
         }
-        assert_eq!([f64::NAN, f64::NEG_INFINITY, -0.0, 1e10, 0.001].map(text), ["NaN", "-Infinity", "-0.0", "1.0E10", "0.001"]);
+        assert_eq!(
+            [f64::NAN, f64::NEG_INFINITY, -0.0, 1e10, 0.001].map(text),
+            ["NaN", "-Infinity", "-0.0", "1.0E10", "0.001"]
+        );
     }
 }

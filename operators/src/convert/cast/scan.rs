@@ -177,7 +177,6 @@ impl SparkScanner {
         if !utf8 && simdutf8::basic::from_utf8(line).is_err() {
             return self.reject("not UTF-8", line, offset, length);
         }
-        self.bytes += line.len();
         // Spark's reader ends lines at a lone carriage return, too.
         let mut begin = 0;
         for end in memchr::memchr_iter(b'\r', line).chain([line.len()]) {
@@ -228,7 +227,10 @@ impl SparkScanner {
                         append(rows, row * fields, columns, places, names, *rest, rest_text);
                     }
                     self.rows += rows.rows;
-                    self.bytes += rows.text.len();
+                    // Only rows make a batch.
+                    if rows.rows > 0 {
+                        self.bytes += record.len() + rows.text.len();
+                    }
                     self.outcome.corrupt_rows += u64::from(rows.corrupt);
                     Ok(rows.rows as u64)
                 })

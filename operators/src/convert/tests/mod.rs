@@ -3,6 +3,7 @@
 mod docs;
 mod passes;
 mod spark;
+mod verdicts;
 
 use std::io::Write;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-async fn world(files: &[(&str, &[u8])]) -> World {
+async fn spark_world(files: &[(&str, &[u8])]) -> World {
     let mut world = World::new(files).await;
     world.options.cast = Cast::Spark;
     world
@@ -10,7 +10,7 @@ async fn world(files: &[(&str, &[u8])]) -> World {
 
 #[tokio::test]
 async fn types_are_those_of_all_files() {
-    let mut world = world(&[("a.ndjson", b"{\"b\":1,\"a\":1}\n"), ("b.ndjson.gz", &gz(b"{\"b\":2.5}\nbad\n"))]).await;
+    let world = spark_world(&[("a.ndjson", b"{\"b\":1,\"a\":1}\n"), ("b.ndjson.gz", &gz(b"{\"b\":2.5}\nbad\n"))]).await;
     let (converted, rows) = world.converted().await;
     assert_eq!(converted.columns, [CORRUPT_RECORD, "a", "b"]);
     let expected = [row(&[("a", "1"), ("b", "1.0")]), row(&[("b", "2.5")]), row(&[(CORRUPT_RECORD, "bad")])];
@@ -18,8 +18,10 @@ async fn types_are_those_of_all_files() {
     assert_eq!((converted.passes, converted.column_reruns, converted.corrupt_rows), (2, 0, 1));
     assert_eq!((converted.rows, converted.rejected_rows), (3, 0));
     // The dataset's columns keep their places.
-    world.conversion.files.remove(1);
-    world.add("c.ndjson", b"{\"Z\":true,\"b\":{}}\n{\"b\":\"x\"}\n").await;
+    let world =
+        spark_world(&[("a.ndjson", b"{\"b\":1,\"a\":1}\n"), ("c.ndjson", b"{\"Z\":true,\"b\":{}}\n{\"b\":\"x\"}\n")])
+            .await;
+    world.catalog.grow(&converted.columns).await.unwrap();
     let (converted, rows) = world.converted().await;
     assert_eq!(converted.columns, [CORRUPT_RECORD, "a", "b", "Z"]);
     let expected = [row(&[("a", "1"), ("b", "1")]), row(&[("Z", "true"), ("b", "{}")]), row(&[("b", "x")])];
@@ -31,7 +33,7 @@ async fn a_failed_file_has_no_part_in_the_types() {
     // It can't be decompressed to its end, but what comes before that would make doubles of longs.
     let mut broken = gz(&b"{\"a\":1.5,\"only\":1}\n".repeat(1000));
     broken.truncate(broken.len() - 4);
-    let world = world(&[("a.ndjson", b"{\"a\":1}\n"), ("b.ndjson.gz", &broken)]).await;
+    let world = spark_world(&[("a.ndjson", b"{\"a\":1}\n"), ("b.ndjson.gz", &broken)]).await;
     let (converted, rows) = world.converted().await;
     assert_eq!(rows.iter().map(data).collect::<Vec<_>>(), [row(&[("a", "1")])]);
     assert_eq!((converted.columns, converted.passes), (vec!["a".to_owned()], 2));
@@ -40,7 +42,9 @@ async fn a_failed_file_has_no_part_in_the_types() {
 
 #[tokio::test]
 async fn what_can_be_no_column_is_text_in_rest() {
-    let mut world = world(&[("a.ndjson", b"{\"c\":{\"x\":1e3},\"a\":1,\"b\":\"q\\\"\",\"_source_file\":2}\n{\"a\":2}\n")]).await;
+    let mut world =
+        spark_world(&[("a.ndjson", b"{\"c\":{\"x\":1e3},\"a\":1,\"b\":\"q\\\"\",\"_source_file\":2}\n{\"a\":2}\n")])
+            .await;
     world.options.max_columns = 1;
     let (converted, rows) = world.converted().await;
     assert_eq!(converted.columns, ["a", REST]);
@@ -51,7 +55,7 @@ async fn what_can_be_no_column_is_text_in_rest() {
 
 #[tokio::test]
 async fn lower_case_is_one_column_of_both_types() {
-    let mut world = world(&[("a.ndjson", b"{\"Id\":1}\n{\"iD\":2.5,\"s\":{\"X\":1,\"x\":2}}\n")]).await;
+    let mut world = spark_world(&[("a.ndjson", b"{\"Id\":1}\n{\"iD\":2.5,\"s\":{\"X\":1,\"x\":2}}\n")]).await;
     world.options.column_case = ColumnCase::Lower;
     let (_, rows) = world.converted().await;
     let expected = [row(&[("id", "1.0")]), row(&[("id", "2.5"), ("s", "{1, 2}")])];
@@ -60,7 +64,8 @@ async fn lower_case_is_one_column_of_both_types() {
 
 #[tokio::test]
 async fn what_is_past_a_limit_is_a_reject() {
-    let mut world = world(&[("a.ndjson", b"{\"a\":[[1]]}\n{\"a\":[[[1]]]}\n\"\xff\"\n{\"a\":[]}\n{\"a\":[]}\n")]).await;
+    let mut world =
+        spark_world(&[("a.ndjson", b"{\"a\":[[1]]}\n{\"a\":[[[1]]]}\n\"\xff\"\n{\"a\":[]}\n{\"a\":[]}\n")]).await;
     world.options.max_depth = 3;
     let (converted, rows) = world.converted().await;
     assert_eq!((rows.len(), converted.rejected_rows, converted.corrupt_rows), (3, 2, 0));
@@ -80,7 +85,7 @@ async fn what_is_past_a_limit_is_a_reject() {
 #[tokio::test]
 async fn a_file_of_too_many_fields_fails_alone() {
     let many: String = (0..=cast::MAX_FIELDS).map(|field| format!("{{\"s\":{{\"k{field}\":1}}}}\n")).collect();
-    let world = world(&[("a.ndjson", many.as_bytes()), ("b.ndjson", b"{\"s\":{\"k\":1}}\n")]).await;
+    let world = spark_world(&[("a.ndjson", many.as_bytes()), ("b.ndjson", b"{\"s\":{\"k\":1}}\n")]).await;
     let (converted, rows) = world.converted().await;
     assert_eq!(rows.iter().map(data).collect::<Vec<_>>(), [row(&[("s", "{1}")])]);
     assert!(matches!(&converted.files[0], FileOutcome::Failed { reason: FailureReason::TooManyFields, .. }));
