@@ -3,7 +3,11 @@
 //! For endpoints that are only a means (an event bus), so that their outage holds up nothing that matters. Pure: the
 //! caller says what time it is.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -70,6 +74,20 @@ impl Breaker {
     pub fn state(&self) -> BreakerState {
         self.state
     }
+}
+
+static ENDPOINTS: Mutex<BTreeMap<String, BreakerState>> = Mutex::new(BTreeMap::new());
+
+/// Shows the state of the breaker before an endpoint, as a metric and in [`endpoints_of_process`]. Where several breakers
+/// stand before one endpoint the last that was asked speaks: what it saw is newest.
+pub fn show(endpoint: &str, state: BreakerState) {
+    metrics::gauge!("penstock_breaker_state", "endpoint" => endpoint.to_owned()).set(state.as_number());
+    ENDPOINTS.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint.to_owned(), state);
+}
+
+/// The breakers of this process, by endpoint.
+pub fn endpoints_of_process() -> BTreeMap<String, BreakerState> {
+    ENDPOINTS.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 #[cfg(test)]

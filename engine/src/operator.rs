@@ -89,13 +89,17 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     ack::{Ack, Verdict},
     cloud::{Cloud, CloudError, change_stream::Change, queue::Message, resources::Naming},
     leases::{LeaseOptions, Leases},
+    runtime::meter::Meter,
     time::Clock,
 };
 
@@ -269,6 +273,16 @@ impl From<CloudError> for OperatorError {
 /// how pressure travels back to the source.
 pub struct Outputs {
     ports: BTreeMap<String, Port>,
+    gauge: Gauge,
+}
+
+/// Where it is told what went out, and how long that had to wait.
+#[derive(Default)]
+struct Gauge {
+    meter: Arc<Meter>,
+    sent: Option<metrics::Counter>,
+    /// How long this instance has waited.
+    blocked: Duration,
 }
 
 /// Who reads an output: the sending ends of their channels.
@@ -287,7 +301,19 @@ impl Outputs {
     /// Outputs with the readers of each named port.
     pub fn new(ports: BTreeMap<String, Readers>) -> Self {
         let ports = ports.into_iter().map(|(name, readers)| (name, Port { readers, waiting: Vec::new() })).collect();
-        Self { ports }
+        Self { ports, gauge: Gauge::default() }
+    }
+
+    /// The same, counted as the output of operator `id`.
+    pub(crate) fn metered(mut self, id: &str, meter: Arc<Meter>) -> Self {
+        let sent = metrics::counter!("penstock_component_sent_events_total", "component_id" => id.to_owned());
+        self.gauge = Gauge { meter, sent: Some(sent), blocked: Duration::ZERO };
+        self
+    }
+
+    /// How long it has waited for readers so far.
+    pub(crate) fn blocked(&self) -> Duration {
+        self.gauge.blocked
     }
 
     /// Emits a record on the main output, as a part of `parent`.
@@ -301,7 +327,7 @@ impl Outputs {
             Some(port) if !port.readers.is_empty() => {
                 port.waiting.push(Record { body, ack });
                 if port.waiting.len() >= BATCH_RECORDS {
-                    port.flush().await;
+                    port.flush(&mut self.gauge).await;
                 }
             }
             _ => ack.settle(Verdict::Done),
@@ -311,26 +337,46 @@ impl Outputs {
     /// Hands on what was gathered. The runtime does so after each batch and tick; a source does so itself.
     pub async fn flush(&mut self) {
         for port in self.ports.values_mut() {
-            port.flush().await;
+            port.flush(&mut self.gauge).await;
+        }
+    }
+}
+
+impl Gauge {
+    /// Hands a batch to a reader. One that is full is waited for, and that time is counted.
+    async fn send(&mut self, reader: &mpsc::Sender<Vec<Record>>, batch: Vec<Record>) {
+        // A reader that is gone drops the batch, and with it its acks: the source will offer the records again.
+        let gone = match reader.try_send(batch) {
+            Ok(()) => false,
+            Err(TrySendError::Closed(_)) => true,
+            Err(TrySendError::Full(batch)) => {
+                let began = Instant::now();
+                let sent = reader.send(batch).await;
+                self.blocked += began.elapsed();
+                self.meter.blocked(began.elapsed());
+                sent.is_err()
+            }
+        };
+        if gone {
+            tracing::debug!("Batch for a reader that has stopped.");
         }
     }
 }
 
 impl Port {
-    async fn flush(&mut self) {
+    async fn flush(&mut self, gauge: &mut Gauge) {
         let batch = std::mem::take(&mut self.waiting);
         let Some((last, others)) = self.readers.split_last() else { return };
         if batch.is_empty() {
             return;
         }
+        gauge.meter.sent(batch.len());
+        if let Some(sent) = &gauge.sent {
+            sent.increment(batch.len() as u64);
+        }
         for reader in others {
-            // A reader that is gone drops the batch, and with it its acks: the source will offer the records again.
-            if reader.send(batch.clone()).await.is_err() {
-                tracing::debug!("Batch for a reader that has stopped.");
-            }
+            gauge.send(reader, batch.clone()).await;
         }
-        if last.send(batch).await.is_err() {
-            tracing::debug!("Batch for a reader that has stopped.");
-        }
+        gauge.send(last, batch).await;
     }
 }

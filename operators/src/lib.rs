@@ -14,6 +14,7 @@ pub mod outbox;
 pub mod record;
 pub mod settle;
 pub mod sweep;
+pub mod telemetry;
 pub mod track;
 
 use penstock_engine::{graph::Registry, queue_source::QueueOptions, streams::ChangeStreamOptions};

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use penstock_engine::{
-    breaker::Breaker,
+    breaker::{self, Breaker},
     cloud::{
         EventBus, Table,
         event_bus::Event,
@@ -91,8 +91,7 @@ impl Outbox {
                 Ok(results) => results.iter().find_map(|result| result.as_ref().err().map(ToString::to_string)),
             };
             self.breaker.record(failure.is_none(), Instant::now());
-            metrics::gauge!("penstock_breaker_state", "endpoint" => self.bus.name().to_owned())
-                .set(self.breaker.state().as_number());
+            breaker::show(self.bus.name(), self.breaker.state());
             for ((manifest, owed), _) in batch.iter().zip(put.unwrap_or_default()).filter(|(_, result)| result.is_ok())
             {
                 self.mark(manifest, *owed).await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path};
 use penstock_engine::{
@@ -133,6 +133,10 @@ impl Settler {
         tracing::info!(manifest = manifest.id(), state = %manifest.status, completed, failed, "Manifest settled.");
         metrics::counter!("penstock_files_settled_total", "status" => "completed").increment(completed);
         metrics::counter!("penstock_files_settled_total", "status" => "failed").increment(failed);
+        if let Ok(made) = DateTime::parse_from_rfc3339(&manifest.created_at) {
+            metrics::histogram!("penstock_manifest_done_seconds")
+                .record((now - made.to_utc()).as_seconds_f64().max(0.0));
+        }
         Ok(())
     }
 

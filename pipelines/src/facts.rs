@@ -3,11 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use penstock_engine::cloud::{
-    Cloud, Table,
-    queue::QueueDepth,
-    table::{Query, query_all},
-};
+use penstock_engine::cloud::{Cloud, Item, Table, queue::QueueDepth, table::Query};
 use penstock_operators::model::{
     FileItem, FileState, ManifestItem, ManifestState, SHARDS, STATUS_INDEX, attribute, read_item,
 };
@@ -64,22 +60,31 @@ pub struct Trouble {
 impl Facts {
     /// Reads everything, by the index.
     pub async fn read(table: &dyn Table) -> anyhow::Result<Self> {
-        let mut facts = Self::default();
+        Ok(Self::read_at_most(table, usize::MAX).await?.0)
+    }
+
+    /// Reads by the index, and stops after about so many items. Whether that was everything.
+    pub async fn read_at_most(table: &dyn Table, most: usize) -> anyhow::Result<(Self, bool)> {
+        let (mut facts, mut left, mut complete) = (Self::default(), most, true);
+        // Manifests first: there are few, and they say most.
+        for state in ManifestState::ALL {
+            let (items, whole) = read_some(table, Query::index(STATUS_INDEX, state.as_str()), &mut left).await?;
+            complete &= whole;
+            for item in items.iter().filter(|item| item.contains_key(attribute::SCHEMA_VERSION)) {
+                facts.add_manifest(&read_item("manifest", item)?);
+            }
+        }
         for state in FileState::ALL {
             for shard in 0..SHARDS {
-                for item in query_all(table, Query::index(STATUS_INDEX, state.status(shard))).await? {
+                let (items, whole) =
+                    read_some(table, Query::index(STATUS_INDEX, state.status(shard)), &mut left).await?;
+                complete &= whole;
+                for item in items {
                     facts.add_file(state, &read_item("file", &item)?);
                 }
             }
         }
-        for state in ManifestState::ALL {
-            for item in query_all(table, Query::index(STATUS_INDEX, state.as_str())).await? {
-                if item.contains_key(attribute::SCHEMA_VERSION) {
-                    facts.add_manifest(&read_item("manifest", &item)?);
-                }
-            }
-        }
-        Ok(facts)
+        Ok((facts, complete))
     }
 
     fn add_file(&mut self, state: FileState, file: &FileItem) {
@@ -165,6 +170,21 @@ impl Facts {
         let states = [ManifestState::Assembling, ManifestState::Pending, ManifestState::Processing];
         files + self.unsettled_manifests + states.map(|state| self.manifests(state)).iter().sum::<u64>()
     }
+}
+
+/// Reads a query's pages until `left` items are read; counts them off. Whether that was everything.
+async fn read_some(table: &dyn Table, mut query: Query, left: &mut usize) -> anyhow::Result<(Vec<Item>, bool)> {
+    let mut items = Vec::new();
+    while *left > 0 {
+        let page = table.query(&query).await?;
+        *left = left.saturating_sub(page.items.len());
+        items.extend(page.items);
+        match page.next {
+            Some(next) => query.start = Some(next),
+            None => return Ok((items, true)),
+        }
+    }
+    Ok((items, false))
 }
 
 /// About how many messages each queue holds.

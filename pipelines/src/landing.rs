@@ -1,16 +1,23 @@
 //! Landing files of this machine: copies them into the folder of the input bucket, where the watch finds them.
 //!
-//! A copy appears whole or not at all: it is made in the bucket's hidden folder and renamed into place. Where a path says no date, the file belongs to
+//! On one machine a copy appears whole or not at all: it is made in the bucket's hidden folder and renamed into place;
+//! elsewhere the file is uploaded. Where a path says no date, the file belongs to
 //! the day on which it was last modified, so that landing the same files again lands nothing new.
 
 use std::{
     fs,
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
+use object_store::buffered::BufWriter;
+use penstock_engine::cloud::Bucket;
 use penstock_operators::model::date_of_key;
+use tokio::io::AsyncWriteExt;
+
+use crate::loader::Pipeline;
 
 /// The folder of a bucket's folder in which nothing is an object.
 const STAGING: &str = ".penstock/staging";
@@ -74,6 +81,11 @@ fn fixed_base(pattern: &str) -> PathBuf {
     parts[..fixed].iter().collect()
 }
 
+/// The folder of a bucket of the local cloud in `dir`.
+pub fn bucket_dir(dir: &Path, pipeline: &Pipeline, bucket: &str) -> PathBuf {
+    dir.join("s3").join(pipeline.naming.bucket(bucket))
+}
+
 /// Copies a file into the folder of the input bucket.
 pub fn land(landing: &Landing, bucket_dir: &Path) -> anyhow::Result<()> {
     let target = bucket_dir.join(&landing.key);
@@ -88,6 +100,17 @@ pub fn land(landing: &Landing, bucket_dir: &Path) -> anyhow::Result<()> {
     let copy = staging.join(format!("{:032x}", rand::random::<u128>()));
     fs::copy(&landing.file, &copy).with_context(|| format!("{} can't be copied", landing.file.display()))?;
     fs::rename(&copy, &target).with_context(|| format!("{} can't be made", target.display()))
+}
+
+/// Uploads a file to a bucket, in parts if it is large: it appears whole or not at all.
+pub async fn upload(landing: &Landing, bucket: &Bucket) -> anyhow::Result<()> {
+    let failed = || format!("{} can't be uploaded to s3://{}/{}", landing.file.display(), bucket.name, landing.key);
+    let key = object_store::path::Path::parse(&landing.key).with_context(failed)?;
+    let mut file = tokio::fs::File::open(&landing.file).await.with_context(failed)?;
+    let mut writer = BufWriter::new(Arc::clone(&bucket.store), key);
+    // Without the shutdown nothing appears: an upload that failed half-way leaves no object.
+    tokio::io::copy(&mut file, &mut writer).await.with_context(failed)?;
+    writer.shutdown().await.with_context(failed)
 }
 
 #[cfg(test)]

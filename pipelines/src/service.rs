@@ -1,13 +1,10 @@
-//! A pipeline that runs on one machine: its cloud, its folder watch and its operators, from start to orderly stop.
+//! A pipeline that runs: its cloud, its operators and, on one machine, its folder watch; from start to orderly stop.
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use penstock_engine::{
-    cloud::{
-        Cloud,
-        local::{LocalCloud, LocalOptions, folder_watch::WatchHandle},
-    },
+    cloud::{Cloud, local::folder_watch::WatchHandle},
     graph::{Graph, Registry},
     operator::{Command, Context},
     runtime::{self, States},
@@ -18,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     facts::{Facts, TRACKING_TABLE, queue_depths},
+    home::Home,
     loader::Pipeline,
 };
 
@@ -26,13 +24,14 @@ const IDLE_POLL: Duration = Duration::from_millis(200);
 
 /// A pipeline that runs.
 pub struct Service {
-    cloud: Arc<LocalCloud>,
+    home: Home,
     watches: Vec<WatchHandle>,
     runtime: runtime::Service,
     folds: Vec<String>,
     queues: Vec<String>,
     dead_letter_queues: BTreeSet<String>,
     shutdown_limit: Duration,
+    worker: String,
 }
 
 impl Service {
@@ -44,16 +43,27 @@ impl Service {
         dir: &Path,
         registry: Arc<Registry>,
     ) -> anyhow::Result<Self> {
-        let cloud = LocalCloud::open(dir, pipeline.naming.clone(), &pipeline.resources, LocalOptions::default())?;
+        let home = Home::open_local(dir, pipeline)?;
+        Self::start_at(pipeline, service, home, registry).await
+    }
+
+    /// Starts `pipeline`, or one of its services, where it lives.
+    pub async fn start_at(
+        pipeline: &Pipeline,
+        service: Option<&str>,
+        home: Home,
+        registry: Arc<Registry>,
+    ) -> anyhow::Result<Self> {
         let graph = chosen(pipeline, service)?;
         let stop = CancellationToken::new();
+        let worker = worker_name(&home);
         let context = Context {
             id: String::new(),
             naming: pipeline.naming.clone(),
-            cloud: Arc::clone(&cloud) as Arc<dyn Cloud>,
+            cloud: Arc::clone(home.cloud()),
             clock: Clock::system(),
-            worker: format!("local-{}-{:08x}", std::process::id(), rand::random::<u32>()),
-            sole_process: true,
+            worker: worker.clone(),
+            sole_process: home.local().is_some(),
             stop,
         };
         let ids_of = |type_name: &str| {
@@ -64,23 +74,37 @@ impl Service {
         let queues = queues.filter_map(|node| node.options.get("queue")?.as_str().map(str::to_owned)).collect();
         let folds = ids_of("fold");
         let runtime = runtime::Service::start(&graph, registry, context).await?;
-        let watches = cloud.watch(&CancellationToken::new()).await?;
-        tracing::info!(pipeline = pipeline.name, dir = %dir.display(), operators = graph.nodes.len(), "Service started.");
+        let watches = match home.local() {
+            Some(local) => local.watch(&CancellationToken::new()).await?,
+            None => Vec::new(),
+        };
+        tracing::info!(
+            pipeline = pipeline.name,
+            env = pipeline.naming.env,
+            operators = graph.nodes.len(),
+            "Service started."
+        );
         let dead_letters = pipeline.resources.queues.values().filter_map(|queue| queue.dead_letter.as_ref());
         Ok(Self {
-            cloud,
+            home,
             watches,
             runtime,
             folds,
             queues,
             dead_letter_queues: dead_letters.map(|dead| dead.queue.clone()).collect(),
             shutdown_limit: pipeline.shutdown_limit,
+            worker,
         })
     }
 
+    /// Where it lives.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
     /// The cloud that it runs on.
-    pub fn cloud(&self) -> &LocalCloud {
-        &self.cloud
+    pub fn cloud(&self) -> &dyn Cloud {
+        &**self.home.cloud()
     }
 
     /// How its operators are.
@@ -88,9 +112,19 @@ impl Service {
         self.runtime.states()
     }
 
+    /// A way to its operators, for those who look at them and command them.
+    pub fn handle(&self) -> runtime::Handle {
+        self.runtime.handle()
+    }
+
+    /// Its name among all processes that run the pipeline.
+    pub fn worker(&self) -> &str {
+        &self.worker
+    }
+
     /// What its tracking table says.
     pub async fn facts(&self) -> anyhow::Result<Facts> {
-        Facts::read(&*self.cloud.table(TRACKING_TABLE).await?).await
+        Facts::read(&*self.cloud().table(TRACKING_TABLE).await?).await
     }
 
     /// Waits until nothing is left to do: everything that lies in the folders has landed, no message waits, and every
@@ -115,7 +149,7 @@ impl Service {
 
     /// Queues of dead letters that hold some, and how many: what a person has to look at.
     pub async fn dead_letters(&self) -> anyhow::Result<Vec<(String, u64)>> {
-        let depths = queue_depths(&*self.cloud, self.dead_letter_queues.iter()).await?;
+        let depths = queue_depths(self.cloud(), self.dead_letter_queues.iter()).await?;
         Ok(depths.into_iter().map(|(name, depth)| (name, depth.total())).filter(|(_, total)| *total > 0).collect())
     }
 
@@ -133,7 +167,7 @@ impl Service {
             return Ok(false);
         }
         for queue in &self.queues {
-            if self.cloud.queue(queue).await?.depth().await?.total() > 0 {
+            if self.cloud().queue(queue).await?.depth().await?.total() > 0 {
                 return Ok(false);
             }
         }
@@ -149,6 +183,15 @@ impl Service {
         tracing::info!(orderly, "Service stopped.");
         orderly
     }
+}
+
+/// This process's name among all that run the pipeline: it tells people which machine or task to look at.
+fn worker_name(home: &Home) -> String {
+    let host = match home.local() {
+        Some(_) => "local".to_owned(),
+        None => std::env::var("HOSTNAME").ok().filter(|host| !host.is_empty()).unwrap_or_else(|| "host".to_owned()),
+    };
+    format!("{host}-{}-{:08x}", std::process::id(), rand::random::<u32>())
 }
 
 fn chosen(pipeline: &Pipeline, service: Option<&str>) -> anyhow::Result<Graph> {

@@ -45,7 +45,7 @@ fn main() -> anyhow::Result<()> {
     let bytes: u64 = files.iter().map(|file| file.size_bytes).sum();
     let (copied, done, facts) = tokio::runtime::Runtime::new()?.block_on(async {
         let service = Service::start(&pipeline, None, &dir.path().join("cloud"), registry).await?;
-        let bucket = service.cloud().bucket_dir("input")?;
+        let bucket = landing::bucket_dir(&dir.path().join("cloud"), &pipeline, "input");
         let began = Instant::now();
         let copying = tokio::task::spawn_blocking(move || {
             files.iter().try_for_each(|file| landing::land(file, &bucket))?;

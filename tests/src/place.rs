@@ -11,9 +11,10 @@ use std::{
 use penstock::{
     facts::{Facts, TRACKING_TABLE},
     loader::{Pipeline, load},
+    observation::METRICS_TABLE,
 };
 use penstock_engine::cloud::{
-    Cloud, Table,
+    AttributeValue, Cloud, Table,
     local::LocalCloud,
     table::{Query, query_all},
 };
@@ -188,6 +189,28 @@ impl Place {
                 items.extend(query_all(&*table, Query::index(STATUS_INDEX, status)).await.unwrap());
             }
             items
+        })
+    }
+
+    /// The roll-ups of a service: what each counter grew by.
+    pub fn hourly_rows(&self, service: &str) -> Vec<BTreeMap<String, f64>> {
+        self.runtime.block_on(async {
+            let (naming, resources) = (self.pipeline.naming.clone(), &self.pipeline.resources);
+            let cloud = LocalCloud::open_read_only(&self.cloud(), naming, resources).await.unwrap();
+            let table = cloud.table(METRICS_TABLE).await.unwrap();
+            let items = query_all(&*table, Query::partition(format!("hourly#{service}"))).await.unwrap();
+            let counts = |item: &penstock_engine::cloud::Item| match &item["counts"] {
+                AttributeValue::M(counts) => counts.clone(),
+                other => panic!("counts are {other:?}"),
+            };
+            let number = |value: &AttributeValue| match value {
+                AttributeValue::N(text) => text.parse().unwrap(),
+                other => panic!("a count is {other:?}"),
+            };
+            items
+                .iter()
+                .map(|item| counts(item).iter().map(|(name, value)| (name.clone(), number(value))).collect())
+                .collect()
         })
     }
 

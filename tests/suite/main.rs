@@ -9,6 +9,7 @@
 mod commands;
 mod convert;
 mod kill;
+mod observe;
 mod outputs;
 mod run;
 mod serve;

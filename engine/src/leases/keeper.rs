@@ -3,7 +3,7 @@
 //! It owns the list of what is held. Renewals run side by side and each has a time limit, so that one slow answer delays
 //! no other lease.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
@@ -57,14 +57,14 @@ enum Renewal {
 /// Starts the task. It ends when the last [`Leases`](super::Leases) and [`Lease`](super::Lease) are gone.
 pub(super) fn spawn(core: Arc<Core>) -> mpsc::UnboundedSender<Command> {
     let (sender, commands) = mpsc::unbounded_channel();
-    tokio::spawn(Keeper { core, held: HashMap::new(), running: FuturesUnordered::new() }.run(commands));
+    tokio::spawn(Keeper { core, held: BTreeMap::new(), running: FuturesUnordered::new() }.run(commands));
     sender
 }
 
 struct Keeper {
     core: Arc<Core>,
     /// By token.
-    held: HashMap<String, Entry>,
+    held: BTreeMap<String, Entry>,
     running: FuturesUnordered<BoxFuture<'static, Finished>>,
 }
 
@@ -74,6 +74,7 @@ impl Keeper {
         while open || !self.running.is_empty() {
             let wake = self.next_wake();
             tokio::select! {
+                biased;
                 command = commands.recv(), if open => match command {
                     Some(command) => self.on_command(command),
                     None => open = false,

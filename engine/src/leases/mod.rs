@@ -28,8 +28,6 @@
 
 mod decide;
 mod events;
-#[cfg(test)]
-pub(crate) mod fake;
 mod keeper;
 mod lease;
 #[cfg(test)]
@@ -47,9 +45,12 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::cloud::{
-    CloudError, ErrorKind, Result, Table,
-    table::{Consistency, Key, Outcome, Page, Query, Write},
+use crate::{
+    cloud::{
+        CloudError, ErrorKind, Result, Table,
+        table::{Consistency, Key, Outcome, Page, Query, Write},
+    },
+    random,
 };
 
 use lease::Held;
@@ -156,7 +157,7 @@ impl Leases {
             LeaseState::Free => None,
             LeaseState::Dead { .. } => decide::holding(&key, before.as_ref())?,
         };
-        let token = format!("{:032x}", rand::random::<u128>());
+        let token = format!("{:032x}", random::bits());
         let write = decide::acquisition(&key, seen.as_ref(), before.as_ref(), &self.core.owner, &token);
         let began = Instant::now();
         let item = match self.core.write(&write).await? {

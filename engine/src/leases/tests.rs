@@ -6,11 +6,11 @@ use proptest::prelude::*;
 use serde_dynamo::AttributeValue;
 use tokio::time::{Instant, sleep};
 
-use super::{
-    fake::{FakeTable, Fault, Network},
-    *,
+use super::*;
+use crate::{
+    cloud::table::Condition,
+    simulation::{FakeTable, Fault, Network},
 };
-use crate::cloud::table::Condition;
 
 const LENGTH: Duration = Duration::from_secs(10);
 

@@ -4,6 +4,7 @@
 //! service. On stop the sources stop reading and wait for their verdicts; as each one ends its channels close, so the
 //! operators behind it drain, stop, and close theirs.
 
+pub mod meter;
 mod node;
 mod source;
 #[cfg(test)]
@@ -21,6 +22,8 @@ use serde_json::Value;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use meter::{Meter, Meters};
+
 use crate::{
     graph::{Built, Graph, Node, Registry},
     operator::{Command, Context, OperatorError, Outputs, Readers, Record},
@@ -30,9 +33,44 @@ use crate::{
 pub struct Service {
     commands: BTreeMap<String, mpsc::Sender<Request>>,
     states: States,
+    meters: Meters,
     stop: CancellationToken,
     tasks: TaskTracker,
     abort: CancellationToken,
+}
+
+/// A way to a service for those who look at it and command it; it doesn't keep the service going. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    commands: BTreeMap<String, mpsc::WeakSender<Request>>,
+    states: States,
+    meters: Meters,
+}
+
+impl Handle {
+    /// How each operator is.
+    pub fn states(&self) -> BTreeMap<String, State> {
+        self.states.snapshot()
+    }
+
+    /// What each operator has done.
+    pub fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    /// Gives an operator a command, and waits for its answer.
+    pub async fn command(&self, id: &str, command: Command) -> Result<Value, OperatorError> {
+        let known = || self.commands.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let Some(sender) = self.commands.get(id) else {
+            return Err(OperatorError::permanent(format!("there is no operator `{id}` here; there are: {}", known())));
+        };
+        let (answer, answered) = oneshot::channel();
+        let stopped = || OperatorError::transient(format!("operator `{id}` has stopped, or takes no commands"));
+        let sender = sender.upgrade().ok_or_else(stopped)?;
+        sender.send(Request { command, answer }).await.map_err(|_| stopped())?;
+        drop(sender);
+        answered.await.map_err(|_| stopped())?
+    }
 }
 
 /// Why a service couldn't start.
@@ -140,10 +178,12 @@ impl Service {
 
         // Which channels each output feeds. A channel ends when its last sender is dropped, so none may be kept here.
         let mut receivers: BTreeMap<String, mpsc::Receiver<Vec<Record>>> = BTreeMap::new();
+        let mut inputs = BTreeMap::new();
         let mut feeds: Feeds = Feeds::new();
         for node in graph.nodes.iter().filter(|node| !node.inputs.is_empty()) {
             let (sender, receiver) = mpsc::channel(node.running.buffer_batches.max(1));
             receivers.insert(node.id.clone(), receiver);
+            inputs.insert(node.id.clone(), sender.downgrade());
             for input in &node.inputs {
                 let ports = feeds.entry(input.id.clone()).or_default();
                 ports.entry(input.output.clone()).or_default().push(sender.clone());
@@ -153,17 +193,19 @@ impl Service {
         let service = Self {
             commands: BTreeMap::new(),
             states: States::default(),
+            meters: Meters::default(),
             stop: context.stop.clone(),
             tasks: TaskTracker::new(),
             abort: CancellationToken::new(),
         };
-        service.spawn_all(builders, receivers, feeds).await
+        service.spawn_all(builders, receivers, inputs, feeds).await
     }
 
     async fn spawn_all(
         mut self,
         builders: Vec<Builder>,
         mut receivers: BTreeMap<String, mpsc::Receiver<Vec<Record>>>,
+        mut inputs: BTreeMap<String, mpsc::WeakSender<Vec<Record>>>,
         mut feeds: Feeds,
     ) -> Result<Self, StartError> {
         // Build everything before anything runs: a pipeline that can't start whole doesn't start.
@@ -190,9 +232,15 @@ impl Service {
             self.commands.insert(id.clone(), command_sender);
             let mut commands = Some(command_receiver);
             self.states.set(&id, State::Running);
+            let meter = self.meters.add(&id, inputs.remove(&id), operators.len());
             for operator in operators {
-                let outputs = Outputs::new(ports.clone());
-                let shell = Shell { builder: builder.clone(), states: self.states.clone(), abort: self.abort.clone() };
+                let outputs = Outputs::new(ports.clone()).metered(&id, Arc::clone(&meter));
+                let shell = Shell {
+                    builder: builder.clone(),
+                    states: self.states.clone(),
+                    meter: Arc::clone(&meter),
+                    abort: self.abort.clone(),
+                };
                 match operator {
                     Built::Source(source) => {
                         self.tasks.spawn(source::run(shell, source, outputs, self.stop.clone()));
@@ -217,14 +265,13 @@ impl Service {
 
     /// Gives an operator a command, and waits for its answer.
     pub async fn command(&self, id: &str, command: Command) -> Result<Value, OperatorError> {
-        let known = || self.commands.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let Some(sender) = self.commands.get(id) else {
-            return Err(OperatorError::permanent(format!("there is no operator `{id}` here; there are: {}", known())));
-        };
-        let (answer, answered) = oneshot::channel();
-        let stopped = || OperatorError::transient(format!("operator `{id}` has stopped, or takes no commands"));
-        sender.send(Request { command, answer }).await.map_err(|_| stopped())?;
-        answered.await.map_err(|_| stopped())?
+        self.handle().command(id, command).await
+    }
+
+    /// A way to it for those who look at it and command it.
+    pub fn handle(&self) -> Handle {
+        let commands = self.commands.iter().map(|(id, sender)| (id.clone(), sender.downgrade())).collect();
+        Handle { commands, states: self.states.clone(), meters: self.meters.clone() }
     }
 
     /// How each operator is.
@@ -266,6 +313,7 @@ impl Builder {
 struct Shell {
     builder: Builder,
     states: States,
+    meter: Arc<Meter>,
     abort: CancellationToken,
 }
 
@@ -279,6 +327,7 @@ impl Shell {
         tracing::warn!(operator = self.id(), what, error, "Operator failed; it will be tried again.");
         metrics::counter!("penstock_component_errors_total", "component_id" => self.id().to_owned(), "stage" => what)
             .increment(1);
+        self.meter.failed();
         self.states.failing(self.id(), error, self.builder.context.clock.now());
     }
 

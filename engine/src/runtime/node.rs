@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 use futures::FutureExt;
 use tokio::{
     sync::mpsc,
-    time::{Interval, MissedTickBehavior},
+    time::{Instant, Interval, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -53,13 +53,17 @@ impl Task {
     async fn run(mut self, input: Option<SharedInput>, mut commands: Option<mpsc::Receiver<Request>>) {
         let mut ticks = self.operator.tick_interval().map(interval);
         loop {
-            match next(&self.stop, input.as_ref(), &mut commands, &mut ticks).await {
+            let next = next(&self.stop, input.as_ref(), &mut commands, &mut ticks).await;
+            let (began, blocked) = (Instant::now(), self.outputs.blocked());
+            match next {
                 Next::Batch(records) => self.handle(records).await,
                 Next::Tick => self.tick().await,
                 Next::Command(request) => self.command(request).await,
                 Next::End => break,
             }
             self.outputs.flush().await;
+            // Without the time in which it waited for those behind it.
+            self.shell.meter.busy(began.elapsed().saturating_sub(self.outputs.blocked() - blocked));
         }
         if let Err(error) = contain(self.operator.on_stop()).await {
             self.shell.failed("stop", &error.to_string());
@@ -72,6 +76,7 @@ impl Task {
         let count = records.len() as u64;
         metrics::counter!("penstock_component_received_events_total", "component_id" => self.shell.id().to_owned())
             .increment(count);
+        self.shell.meter.received(records.len());
         let max_attempts = self.shell.builder.node.running.retry.max_attempts.max(1);
         for attempt in 1.. {
             let failures = self.try_batch(&records).await;

@@ -159,6 +159,7 @@ impl Consumer {
             work.round().await;
             work.watch();
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = deliveries.closed() => stop.cancel(),
                 () = work.next() => {}

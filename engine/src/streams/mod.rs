@@ -43,8 +43,6 @@ mod consumer;
 mod dead_letter;
 mod discovery;
 mod events;
-#[cfg(test)]
-mod fake;
 mod first_start;
 pub mod frontier;
 mod ledger;

@@ -25,6 +25,7 @@ use crate::{
         ChangeStream, CloudError, ErrorKind, Result,
         change_stream::{Change, IteratorStart, RecordPage, SequenceNumber, ShardIterator},
     },
+    random,
     time::{Clock, format_time},
 };
 
@@ -110,8 +111,9 @@ impl Reader {
                 }
             }
             tokio::select! {
-                () = wait.over() => {}
+                biased;
                 () = pages.closed() => return,
+                () = wait.over() => {}
             }
         }
     }
@@ -252,7 +254,7 @@ impl Waits {
     }
 
     fn after_failure(&mut self) {
-        self.until = Some(Instant::now() + self.failure.mul_f64(0.75 + rand::random::<f64>() / 2.0));
+        self.until = Some(Instant::now() + self.failure.mul_f64(0.75 + random::share() / 2.0));
         self.failure = (self.failure * 2).min(FAILURE_WAIT.1);
     }
 

@@ -122,6 +122,7 @@ impl Work {
     pub async fn next(&mut self) {
         while Instant::now() < self.next_round {
             tokio::select! {
+                biased;
                 Some(left) = self.tasks.join_next() => self.on_left(left),
                 () = sleep_until(self.next_round) => {}
             }
@@ -356,7 +357,7 @@ impl Work {
             events::LagNearRetention { table, lag_secs: lag, quarter }.emit();
         }
         self.lag_quarter = quarter;
-        metrics::gauge!("penstock_stream_lag_secs", "table" => table.clone()).set(lag as f64);
+        metrics::gauge!("penstock_stream_lag_seconds", "table" => table.clone()).set(lag as f64);
         metrics::gauge!("penstock_stream_in_flight_records", "table" => table.clone()).set(in_flight as f64);
         for state in ShardState::ALL {
             let count = shards.iter().filter(|status| status.state == state).count();

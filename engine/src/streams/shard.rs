@@ -68,8 +68,9 @@ pub(super) async fn read_shard(
         progress,
     };
     let opened = tokio::select! {
-        opened = open(shard, parent, closed) => opened,
+        biased;
         () = give_back.cancelled() => Ok(None),
+        opened = open(shard, parent, closed) => opened,
     };
     let left = match opened {
         Ok(None) => Left::Open,
@@ -193,9 +194,10 @@ async fn end(ledger: &mut Ledger, ending: Ending, give_back: &CancellationToken)
     let mut wait = Duration::from_millis(200);
     loop {
         let tried = tokio::select! {
-            tried = find_children(&shared, &key) => tried,
+            biased;
             () = lost.cancelled() => return None,
             () = give_back.cancelled() => Err("asked to give it back".to_owned()),
+            tried = find_children(&shared, &key) => tried,
         };
         let error = match tried {
             Ok(children) => {

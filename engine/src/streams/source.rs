@@ -69,6 +69,7 @@ impl Source for ChangeStreamSource {
         let (sender, pages) = mpsc::channel(PAGES);
         // Side by side: pressure from downstream holds up neither verdicts nor checkpoints.
         tokio::select! {
+            biased;
             () = self.consumer.run(sender, stop) => {}
             () = emit(pages, out) => {}
         }

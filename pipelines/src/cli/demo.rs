@@ -55,7 +55,7 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
     let (facts, took) = runtime.block_on(async {
         let began = Instant::now();
         let service = Service::start(&pipeline, None, &dir, Arc::clone(&app.registry)).await?;
-        let bucket_dir = service.cloud().bucket_dir("input")?;
+        let bucket_dir = landing::bucket_dir(&dir, &pipeline, "input");
         let samples = dir.join("sample").display().to_string();
         for file in landing::find(&samples, "landing/ndjson/")? {
             landing::land(&file, &bucket_dir)?;
@@ -69,7 +69,7 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
         }
         anyhow::Ok((facts?, took))
     })?;
-    summary::write(out, &facts, &dir.join("s3"), took)?;
+    summary::write(out, &facts, Some(&dir.join("s3")), took)?;
     if facts.rows() != made.rows.len() as u64 || facts.rejected_rows() != made.rejects as u64 {
         bail!(
             "the samples hold {} good and {} bad lines, but {} rows and {} rejects came out",

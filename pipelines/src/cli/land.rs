@@ -1,18 +1,17 @@
 //! `penstock land`: copies files of this machine into a pipeline's input bucket.
 
-use std::{io::Write, path::PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use clap::Args;
-use penstock_engine::cloud::local::LocalCloud;
 
-use super::{App, Exit};
-use crate::{
-    landing,
-    loader::{Pipeline, load},
-};
+use super::{App, Exit, place::PlaceArguments};
+use crate::{home::Home, landing, loader::Pipeline};
 
-/// Land files of this machine. A service that runs on the folder converts them; otherwise the next one that starts.
+/// Land files of this machine. A service that runs there converts them; otherwise the next one that starts.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The pipeline's file.
@@ -21,45 +20,57 @@ pub struct Arguments {
     /// Patterns like '/data/**/*.ndjson', or folders.
     #[arg(value_name = "PATTERN", required = true)]
     patterns: Vec<String>,
-    /// The folder of the local cloud.
-    #[arg(long, value_name = "DIR", env = "PENSTOCK_LOCAL")]
-    local: PathBuf,
+    #[command(flatten)]
+    place: PlaceArguments,
 }
 
 /// Runs the command.
 pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
-    let pipeline = load(&arguments.file, &app.env, &app.registry)?;
-    let mut landed = 0;
-    for (bucket, prefix) in inputs(&pipeline) {
+    let mut pipeline = arguments.place.load(app, &arguments.file)?;
+    let landed = match arguments.place.local_dir() {
         // The folder is the bucket: whoever owns it watches it, so nobody needs to be asked.
-        let bucket_dir = arguments.local.join("s3").join(pipeline.naming.bucket(bucket));
-        landed += land_patterns(&arguments.patterns, prefix, &bucket_dir)?;
-    }
-    writeln!(out, "{landed} files landed in {}", arguments.local.display())?;
+        Some(dir) => land_in_folder(&pipeline, &arguments.patterns, dir)?,
+        None => {
+            let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
+            runtime.block_on(async {
+                let home = arguments.place.look(&mut pipeline).await?;
+                land_all(&pipeline, &arguments.patterns, &home).await
+            })?
+        }
+    };
+    writeln!(out, "{landed} files landed in {}", arguments.place)?;
     Ok(Exit::Ok)
 }
 
 /// Lands what patterns name in the input bucket of a running service. Returns how many files that were.
-pub async fn land_all(pipeline: &Pipeline, patterns: &[String], cloud: &LocalCloud) -> anyhow::Result<u64> {
-    if patterns.is_empty() {
-        return Ok(0);
+pub async fn land_all(pipeline: &Pipeline, patterns: &[String], home: &Home) -> anyhow::Result<u64> {
+    if let Some(local) = home.local() {
+        let (pipeline, patterns, dir) = (pipeline.clone(), patterns.to_vec(), local.dir().to_owned());
+        let copying = tokio::task::spawn_blocking(move || land_in_folder(&pipeline, &patterns, &dir));
+        return copying.await.context("the copying was cut short")?;
     }
     let mut landed = 0;
     for (bucket, prefix) in inputs(pipeline) {
-        let bucket_dir = cloud.bucket_dir(bucket)?;
-        let (patterns, prefix) = (patterns.to_vec(), prefix.to_owned());
-        let copied = tokio::task::spawn_blocking(move || land_patterns(&patterns, &prefix, &bucket_dir));
-        landed += copied.await.context("the copying was cut short")??;
+        let bucket = home.cloud().bucket(bucket).await?;
+        for pattern in patterns {
+            for file in landing::find(pattern, prefix)? {
+                landing::upload(&file, &bucket).await?;
+                landed += 1;
+            }
+        }
     }
     Ok(landed)
 }
 
-fn land_patterns(patterns: &[String], prefix: &str, bucket_dir: &std::path::Path) -> anyhow::Result<u64> {
+fn land_in_folder(pipeline: &Pipeline, patterns: &[String], dir: &Path) -> anyhow::Result<u64> {
     let mut landed = 0;
-    for pattern in patterns {
-        for file in landing::find(pattern, prefix)? {
-            landing::land(&file, bucket_dir)?;
-            landed += 1;
+    for (bucket, prefix) in inputs(pipeline) {
+        let bucket_dir = landing::bucket_dir(dir, pipeline, bucket);
+        for pattern in patterns {
+            for file in landing::find(pattern, prefix)? {
+                landing::land(&file, &bucket_dir)?;
+                landed += 1;
+            }
         }
     }
     Ok(landed)

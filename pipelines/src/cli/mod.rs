@@ -8,6 +8,8 @@ mod demo;
 mod graph;
 mod land;
 mod logging;
+mod metrics;
+mod place;
 mod progress;
 mod run;
 mod schema;
@@ -50,6 +52,7 @@ enum Command {
     Validate(validate::Arguments),
     Graph(graph::Arguments),
     Schema(schema::Arguments),
+    Metrics(metrics::Arguments),
 }
 
 /// How a command ended.
@@ -127,6 +130,7 @@ impl App {
             Command::Validate(arguments) => validate::run(self, arguments, out),
             Command::Graph(arguments) => graph::run(self, arguments, out),
             Command::Schema(arguments) => schema::run(self, arguments, out),
+            Command::Metrics(arguments) => metrics::run(arguments, out),
         }
     }
 }

@@ -1,14 +1,16 @@
 //! `penstock run`: runs a pipeline.
 
-use std::{io::Write, path::PathBuf, time::Instant};
+use std::{io::Write, path::PathBuf, sync::Arc, time::Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{App, Exit, land, progress::Progress, summary};
+use super::{App, Exit, land, place::PlaceArguments, progress::Progress, summary};
 use crate::{
-    loader::{Pipeline, load},
+    dashboard::Token,
+    loader::Pipeline,
+    observation::{self, Listen, Observation},
     service::Service,
 };
 
@@ -18,9 +20,8 @@ pub struct Arguments {
     /// The pipeline's file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Run on this machine, with all state in this folder; no AWS account is needed.
-    #[arg(long, value_name = "DIR", env = "PENSTOCK_LOCAL")]
-    local: PathBuf,
+    #[command(flatten)]
+    place: PlaceArguments,
     /// Run only this service of the pipeline.
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
@@ -30,23 +31,55 @@ pub struct Arguments {
     /// Exit when nothing is left to do; what no threshold has closed is flushed.
     #[arg(long)]
     until_idle: bool,
+    /// Where to answer for health and metrics: an address and a port, or `off`. Without it that is 127.0.0.1:8650, and with
+    /// --until-idle nowhere.
+    #[arg(long, value_name = "ADDRESS", env = "PENSTOCK_LISTEN")]
+    listen: Option<Listen>,
+    /// Write metrics to stdout each minute, in CloudWatch's embedded format; on ECS that is done anyway.
+    #[arg(long, env = "PENSTOCK_EMF")]
+    emf: bool,
+    /// Show the dashboard also on an address that others can reach. It shows data: put it behind something that knows who
+    /// is asking.
+    #[arg(long)]
+    dashboard: bool,
+    /// Let whoever has the token of PENSTOCK_ACTION_TOKEN redrive and flush on the dashboard.
+    #[arg(long)]
+    allow_actions: bool,
+}
+
+impl Arguments {
+    fn observe(&self, app: &App) -> anyhow::Result<observation::Options> {
+        let token = match (self.allow_actions, (app.env)("PENSTOCK_ACTION_TOKEN")) {
+            (false, _) => None,
+            (true, Some(text)) => Some(Token::new(&text)?),
+            (true, None) => {
+                bail!("--allow-actions needs a token in PENSTOCK_ACTION_TOKEN, e.g. from `openssl rand -hex 16`")
+            }
+        };
+        Ok(observation::Options {
+            listen: self.listen.or(self.until_idle.then_some(Listen::Off)),
+            emf: self.emf || (app.env)("ECS_CONTAINER_METADATA_URI_V4").is_some(),
+            dashboard: self.dashboard,
+            token,
+        })
+    }
 }
 
 /// Runs the command.
 pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
-    let pipeline = load(&arguments.file, &app.env, &app.registry)?;
+    let mut pipeline = arguments.place.load(app, &arguments.file)?;
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
     runtime.block_on(async {
         let began = Instant::now();
-        let service = Service::start(
-            &pipeline,
-            arguments.service.as_deref(),
-            &arguments.local,
-            std::sync::Arc::clone(&app.registry),
-        )
-        .await?;
+        let chosen = arguments.service.as_deref();
+        let home = arguments.place.open(&mut pipeline).await?;
+        let mut observation = Observation::begin(&pipeline, chosen, arguments.observe(app)?).await?;
+        let service = Service::start_at(&pipeline, chosen, home, Arc::clone(&app.registry)).await?;
+        observation.running(&pipeline, &app.registry, service.home(), service.handle(), service.worker()).await?;
         let ended = serve(&pipeline, arguments, &service, out, began).await;
+        observation.stopping();
         let orderly = service.stop().await;
+        observation.end().await;
         let exit = ended?;
         Ok(if orderly { exit } else { Exit::Failed })
     })
@@ -60,7 +93,7 @@ async fn serve(
     began: Instant,
 ) -> anyhow::Result<Exit> {
     let work = async {
-        let landed = land::land_all(pipeline, &arguments.land, service.cloud()).await?;
+        let landed = land::land_all(pipeline, &arguments.land, service.home()).await?;
         if !arguments.until_idle {
             return std::future::pending().await;
         }
@@ -72,7 +105,8 @@ async fn serve(
     tokio::select! {
         facts = work => {
             let facts = facts?;
-            summary::write(out, &facts, &arguments.local.join("s3"), began.elapsed())?;
+            let s3 = service.home().local().map(|local| local.dir().join("s3"));
+            summary::write(out, &facts, s3.as_deref(), began.elapsed())?;
             let dead_letters = service.dead_letters().await?;
             for (queue, messages) in &dead_letters {
                 writeln!(out, "Dead letters in queue {queue}: {messages}; the log says why.")?;

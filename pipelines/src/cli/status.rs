@@ -7,17 +7,13 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use penstock_engine::cloud::{
-    Cloud,
-    local::{LocalCloud, Owner, read_owner},
-};
+use penstock_engine::cloud::local::{Owner, read_owner};
 use serde_json::json;
 
-use super::{App, Exit};
+use super::{App, Exit, place::PlaceArguments};
 use crate::{
     facts::{Facts, TRACKING_TABLE, queue_depths},
     lag,
-    loader::load,
 };
 
 /// Show files and manifests by date and status, what is oldest, and what waits where.
@@ -26,9 +22,8 @@ pub struct Arguments {
     /// The pipeline's file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The folder of the local cloud.
-    #[arg(long, value_name = "DIR", env = "PENSTOCK_LOCAL")]
-    local: PathBuf,
+    #[command(flatten)]
+    place: PlaceArguments,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -36,15 +31,15 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
-    let pipeline = load(&arguments.file, &app.env, &app.registry)?;
+    let mut pipeline = arguments.place.load(app, &arguments.file)?;
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
     runtime.block_on(async {
-        let cloud =
-            LocalCloud::open_read_only(&arguments.local, pipeline.naming.clone(), &pipeline.resources).await?;
+        let home = arguments.place.look(&mut pipeline).await?;
+        let cloud = home.cloud();
         let facts = Facts::read(&*cloud.table(TRACKING_TABLE).await?).await?;
-        let queues = queue_depths(&*cloud, pipeline.resources.queues.keys()).await?;
-        let lags = lag::read(&pipeline, &*cloud).await?;
-        let owner = read_owner(&arguments.local).filter(is_alive).map(|owner| json!({ "pid": owner.pid }));
+        let queues = queue_depths(&**cloud, pipeline.resources.queues.keys()).await?;
+        let lags = lag::read(&pipeline, &**cloud).await?;
+        let owner = home.local().and_then(|local| read_owner(local.dir())).filter(is_alive).map(|owner| json!({ "pid": owner.pid }));
         if arguments.json {
             let depth = |depth: &penstock_engine::cloud::queue::QueueDepth| {
                 json!({ "visible": depth.visible, "in_flight": depth.in_flight, "delayed": depth.delayed })

@@ -21,8 +21,8 @@ const MAX_TROUBLES: usize = 20;
 /// Columns and rows of the sample of a Parquet file, and characters of a cell.
 const SAMPLE: (usize, usize, usize) = (8, 3, 24);
 
-/// Writes what a run came to. `s3` is the folder that holds the buckets.
-pub fn write(out: &mut dyn Write, facts: &Facts, s3: &Path, took: Duration) -> anyhow::Result<()> {
+/// Writes what a run came to. `s3` is the folder that holds the buckets, if they are on this machine.
+pub fn write(out: &mut dyn Write, facts: &Facts, s3: Option<&Path>, took: Duration) -> anyhow::Result<()> {
     writeln!(out)?;
     for (date, of_date) in &facts.dates {
         let list = |counts: &std::collections::BTreeMap<&str, u64>| {
@@ -46,6 +46,12 @@ pub fn write(out: &mut dyn Write, facts: &Facts, s3: &Path, took: Duration) -> a
         facts.all_files() as f64 / seconds,
         facts.bytes() as f64 / 1e6 / seconds,
     )?;
+    let Some(s3) = s3 else {
+        for output in &facts.outputs {
+            writeln!(out, "Parquet: {output}")?;
+        }
+        return Ok(());
+    };
     if facts.rejected_rows() > 0 {
         writeln!(out, "Rejected lines, with file, line and reason: {}", below(s3, "quarantine", "rejects").display())?;
     }

@@ -50,6 +50,8 @@ pub struct Pipeline {
     pub shutdown_limit: Duration,
     /// Its operators.
     pub graph: Graph,
+    /// The options of each operator as the file gives them, by id: without defaults.
+    pub declared: BTreeMap<String, serde_json::Value>,
     /// The file.
     pub path: PathBuf,
     /// SHA-256 of the file, in hex.
@@ -122,7 +124,21 @@ pub fn load_text(path: &FilePath, text: &str, env: Env<'_>, registry: &Registry)
     let Document { pipeline: name, env, account, resources, services, shutdown_limit, .. } = document;
     let naming = Naming { pipeline: name.clone(), env: env.clone(), account: account.clone() };
     let path = path.to_owned();
-    Ok(Pipeline { name, env, account, naming, resources, services, shutdown_limit, graph, path, digest, warnings })
+    let declared = operators.into_iter().map(|operator| (operator.id, operator.options)).collect();
+    Ok(Pipeline {
+        name,
+        env,
+        account,
+        naming,
+        resources,
+        services,
+        shutdown_limit,
+        graph,
+        declared,
+        path,
+        digest,
+        warnings,
+    })
 }
 
 /// What was found so far. What a later step says about a place that an earlier one refused is no news.

@@ -15,15 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ack::{Ack, Verdict},
     cloud::change_stream::{Change, ShardId},
-    leases::{
-        LeaseOptions, Leases,
-        fake::{FakeTable, Network},
-    },
-    streams::{
-        ChangeStreamOptions, Consumer, ShardStatus,
-        fake::{FakeQueue, FakeStream},
-        shard_item::ShardItem,
-    },
+    leases::{LeaseOptions, Leases},
+    simulation::{FakeQueue, FakeStream, FakeTable, Network},
+    streams::{ChangeStreamOptions, Consumer, ShardStatus, shard_item::ShardItem},
     time::Clock,
 };
 

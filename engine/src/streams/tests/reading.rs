@@ -5,9 +5,9 @@ use tokio::time::Instant;
 use super::bed::{Bed, Gate, Worker, done, options, secs};
 use crate::{
     cloud::ErrorKind,
+    simulation::sequence,
     streams::{
         ChangeStreamOptions, OnTrimmed, ShardState,
-        fake::sequence,
         shard_item::{Ending, ShardItem},
     },
 };

@@ -12,7 +12,8 @@ use super::bed::{Bed, Handler, done, failing, options, secs};
 use crate::{
     ack::{Ack, Verdict},
     cloud::{ErrorKind, change_stream::Change},
-    streams::{ChangeStreamOptions, ShardState, StartAt, fake::sequence},
+    simulation::sequence,
+    streams::{ChangeStreamOptions, ShardState, StartAt},
 };
 
 #[tokio::test(start_paused = true)]
@@ -162,7 +163,7 @@ async fn f32_a_failing_listing_or_checkpoint_stops_no_reading_and_is_told() {
     bed.check_order(0..10);
     assert_eq!(bed.item(&shard).unwrap().checkpoint, Some(sequence(110)));
     for n in 0..5 {
-        bed.table.fail_next(&shard.0, crate::leases::fake::Fault::Error);
+        bed.table.fail_next(&shard.0, crate::simulation::Fault::Error);
         bed.put(10 + n..11 + n, 5);
         sleep(Duration::from_millis(300)).await;
     }

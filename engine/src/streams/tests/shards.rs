@@ -3,7 +3,8 @@
 use super::bed::{Bed, Gate, done, options, secs};
 use crate::{
     cloud::ErrorKind,
-    streams::{ChangeStreamOptions, OnTrimmed, ShardState, StartAt, fake::sequence, shard_item::Ending},
+    simulation::sequence,
+    streams::{ChangeStreamOptions, OnTrimmed, ShardState, StartAt, shard_item::Ending},
 };
 
 #[tokio::test(start_paused = true)]

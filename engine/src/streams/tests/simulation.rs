@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::bed::{Bed, Worker, done, options, secs};
 use crate::{
     cloud::ErrorKind,
-    leases::fake::Fault,
+    simulation::Fault,
     streams::{ChangeStreamOptions, OnTrimmed},
 };
 

@@ -5,10 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::bed::{Bed, LENGTH, done, options, secs};
-use crate::{
-    ack::Verdict,
-    streams::{ShardState, fake::sequence},
-};
+use crate::{ack::Verdict, simulation::sequence, streams::ShardState};
 
 #[tokio::test(start_paused = true)]
 async fn one_worker_reads_all_changes_once_and_in_order_through_splits_and_rollovers() {

@@ -4,14 +4,15 @@ use std::{
     collections::{BTreeMap, VecDeque},
     ops::Bound,
     sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
 use serde_dynamo::{AttributeValue, Item};
+use tokio::sync::watch;
 
 use crate::cloud::{
     CloudError, ErrorKind, Result, Table,
@@ -20,7 +21,7 @@ use crate::cloud::{
 
 /// What goes wrong with a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// It certainly doesn't happen.
     Error,
     /// It happens, and the answer is lost.
@@ -33,8 +34,9 @@ pub(crate) enum Fault {
     Hangs,
 }
 
+/// A table of leases in memory. Cheap to clone; clones are the same table.
 #[derive(Clone)]
-pub(crate) struct FakeTable {
+pub struct FakeTable {
     names: KeyNames,
     state: Arc<State>,
 }
@@ -44,9 +46,26 @@ struct State {
     items: Mutex<BTreeMap<(String, String), Item>>,
     faults: Mutex<VecDeque<(String, Fault)>>,
     down: AtomicBool,
+    hosts: AtomicUsize,
+    /// What was written, if that is kept.
+    written: Mutex<Option<Vec<Written>>>,
+}
+
+/// A write that took effect.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The number of the host that sent it; hosts count from 0.
+    pub host: usize,
+    /// The item.
+    pub key: Key,
+    /// The item before.
+    pub before: Option<Item>,
+    /// The item after.
+    pub after: Option<Item>,
 }
 
 impl FakeTable {
+    /// An empty table with the keys of a table of leases.
     pub fn new() -> Self {
         let names = KeyNames { partition: "scope".into(), sort: "id".into() };
         Self { names, state: Arc::default() }
@@ -54,14 +73,25 @@ impl FakeTable {
 
     /// A handle of one host, whose network can fail by itself.
     pub fn host(&self) -> (Arc<dyn Table>, Network) {
-        let down = Arc::new(AtomicBool::new(false));
-        let table = Host { table: self.clone(), down: Arc::clone(&down) };
-        (Arc::new(table), Network { down })
+        let number = self.state.hosts.fetch_add(1, Ordering::SeqCst);
+        let network = Network { number, state: Arc::new(watch::Sender::new(Reach::Up)) };
+        (Arc::new(Host { table: self.clone(), network: network.clone() }), network)
+    }
+
+    /// Keeps every write that takes effect from now on; [`written`](Self::written) takes them out.
+    pub fn keep_writes(&self) {
+        *self.state.written.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+    }
+
+    /// The writes that took effect since this was last asked, in order.
+    pub fn written(&self) -> Vec<Written> {
+        let mut written = self.state.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The next write to an item with this sort key goes wrong like this.
     pub fn fail_next(&self, sort: &str, fault: Fault) {
-        self.state.faults.lock().unwrap().push_back((sort.to_owned(), fault));
+        self.state.faults.lock().unwrap_or_else(PoisonError::into_inner).push_back((sort.to_owned(), fault));
     }
 
     /// Everything fails until it is up again.
@@ -69,23 +99,26 @@ impl FakeTable {
         self.state.down.store(down, Ordering::SeqCst);
     }
 
+    /// An item as it is.
     pub fn item(&self, partition: &str, sort: &str) -> Option<Item> {
         self.items().get(&(partition.to_owned(), sort.to_owned())).cloned()
     }
 
+    /// A person deletes an item.
     pub fn remove(&self, partition: &str, sort: &str) {
         self.items().remove(&(partition.to_owned(), sort.to_owned()));
     }
 
+    /// The items of a partition.
     pub fn partition(&self, partition: &str) -> Vec<Item> {
         self.items().iter().filter(|((key, _), _)| key == partition).map(|(_, item)| item.clone()).collect()
     }
 
     fn items(&self) -> MutexGuard<'_, BTreeMap<(String, String), Item>> {
-        self.state.items.lock().unwrap()
+        self.state.items.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn apply(&self, write: &Write) -> Outcome {
+    fn apply(&self, host: usize, write: &Write) -> Outcome {
         let mut items = self.items();
         let key = (write.key.partition.clone(), write.key.sort.clone());
         let before = items.get(&key).cloned();
@@ -97,6 +130,9 @@ impl FakeTable {
             Some(item) => items.insert(key, item.clone()),
             None => items.remove(&key),
         };
+        if let Some(written) = &mut *self.state.written.lock().unwrap_or_else(PoisonError::into_inner) {
+            written.push(Written { host, key: write.key.clone(), before, after: after.clone() });
+        }
         Outcome::Applied(after)
     }
 
@@ -109,47 +145,38 @@ fn unavailable(operation: &str) -> CloudError {
     CloudError::new(ErrorKind::Unavailable, operation, "the fake is down")
 }
 
-#[async_trait]
-impl Table for FakeTable {
-    fn name(&self) -> &str {
-        "leases"
-    }
-
-    fn keys(&self) -> &KeyNames {
-        &self.names
-    }
-
-    async fn get(&self, key: &Key, _consistency: Consistency) -> Result<Option<Item>> {
+impl FakeTable {
+    async fn get(&self, key: &Key) -> Result<Option<Item>> {
         self.check_up("GetItem of leases")?;
         Ok(self.item(&key.partition, &key.sort))
     }
 
-    async fn write(&self, write: &Write) -> Result<Outcome> {
+    async fn write(&self, host: usize, write: &Write) -> Result<Outcome> {
         self.check_up("UpdateItem of leases")?;
         let fault = {
-            let mut faults = self.state.faults.lock().unwrap();
+            let mut faults = self.state.faults.lock().unwrap_or_else(PoisonError::into_inner);
             let at = faults.iter().position(|(sort, _)| *sort == write.key.sort);
             at.and_then(|at| faults.remove(at)).map(|(_, fault)| fault)
         };
         let unknown = || Ok(Outcome::Unknown(unavailable("UpdateItem of leases")));
         match fault {
-            None => Ok(self.apply(write)),
+            None => Ok(self.apply(host, write)),
             Some(Fault::Error) => Err(unavailable("UpdateItem of leases")),
             Some(Fault::UnknownNotApplied) => unknown(),
             Some(Fault::UnknownApplied) => {
-                self.apply(write);
+                self.apply(host, write);
                 unknown()
             }
             Some(Fault::UnknownLandsAfter(delay)) => {
                 let (table, write) = (self.clone(), write.clone());
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;
-                    table.apply(&write);
+                    table.apply(host, &write);
                 });
                 unknown()
             }
             Some(Fault::Hangs) => {
-                self.apply(write);
+                self.apply(host, write);
                 std::future::pending().await
             }
         }
@@ -170,50 +197,81 @@ impl Table for FakeTable {
     }
 }
 
+impl Default for FakeTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How far a host gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Up,
+    Down,
+    Frozen,
+}
+
 /// The network of one host.
-pub(crate) struct Network {
-    down: Arc<AtomicBool>,
+#[derive(Clone)]
+pub struct Network {
+    number: usize,
+    state: Arc<watch::Sender<Reach>>,
 }
 
 impl Network {
+    /// The number of the host.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Whether every request fails.
     pub fn set_down(&self, down: bool) {
-        self.down.store(down, Ordering::SeqCst);
+        self.state.send_replace(if down { Reach::Down } else { Reach::Up });
+    }
+
+    /// Whether every request waits, however long, and is sent when it is thawed: how a host that was stopped in the
+    /// middle looks to others.
+    pub fn set_frozen(&self, frozen: bool) {
+        self.state.send_replace(if frozen { Reach::Frozen } else { Reach::Up });
+    }
+
+    /// Waits until a request gets through.
+    async fn pass(&self) -> Result<()> {
+        let mut state = self.state.subscribe();
+        match state.wait_for(|reach| *reach != Reach::Frozen).await.map(|reach| *reach) {
+            Ok(Reach::Down) | Err(_) => Err(unavailable("request to leases")),
+            Ok(_) => Ok(()),
+        }
     }
 }
 
 struct Host {
     table: FakeTable,
-    down: Arc<AtomicBool>,
-}
-
-impl Host {
-    fn check(&self) -> Result<()> {
-        if self.down.load(Ordering::SeqCst) { Err(unavailable("request to leases")) } else { Ok(()) }
-    }
+    network: Network,
 }
 
 #[async_trait]
 impl Table for Host {
     fn name(&self) -> &str {
-        self.table.name()
+        "leases"
     }
 
     fn keys(&self) -> &KeyNames {
-        self.table.keys()
+        &self.table.names
     }
 
-    async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Item>> {
-        self.check()?;
-        self.table.get(key, consistency).await
+    async fn get(&self, key: &Key, _consistency: Consistency) -> Result<Option<Item>> {
+        self.network.pass().await?;
+        self.table.get(key).await
     }
 
     async fn write(&self, write: &Write) -> Result<Outcome> {
-        self.check()?;
-        self.table.write(write).await
+        self.network.pass().await?;
+        self.table.write(self.network.number, write).await
     }
 
     async fn query(&self, query: &Query) -> Result<Page> {
-        self.check()?;
+        self.network.pass().await?;
         self.table.query(query).await
     }
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -12,17 +12,17 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::cloud::{
-    ChangeStream, CloudError, ErrorKind, Queue, Result,
+    ChangeStream, CloudError, ErrorKind, Result,
     change_stream::{
         Change, ChangeKind, DescribeRequest, IteratorStart, RecordPage, SequenceNumber, Shard, ShardId, ShardIterator,
         StreamDescription,
     },
-    queue::{Message, Outgoing, QueueDepth, Receipt},
     table::Key,
 };
 
+/// A change stream that a test moves. Cheap to clone; clones are the same stream.
 #[derive(Clone)]
-pub(super) struct FakeStream(Arc<Mutex<State>>);
+pub struct FakeStream(Arc<Mutex<State>>);
 
 struct State {
     streams: Vec<Stream>,
@@ -39,7 +39,7 @@ struct State {
 struct Stream {
     arn: String,
     enabled: bool,
-    shards: Vec<FakeShard>,
+    shards: BTreeMap<ShardId, FakeShard>,
 }
 
 struct FakeShard {
@@ -55,7 +55,8 @@ struct FakeShard {
 /// Hashes of keys go from 0 to this.
 const HASHES: u32 = 1 << 16;
 
-pub(super) fn sequence(n: u64) -> SequenceNumber {
+/// The sequence number of the `n`th change of a [`FakeStream`]; its first one is 101.
+pub fn sequence(n: u64) -> SequenceNumber {
     // As long as real ones, and not comparable as text with shorter ones.
     SequenceNumber(format!("{}{n}", "1000000000000000"))
 }
@@ -84,7 +85,7 @@ impl FakeStream {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new stream with one open shard; the one before is closed.
@@ -92,10 +93,10 @@ impl FakeStream {
         let mut state = self.state();
         for stream in &mut state.streams {
             stream.enabled = false;
-            stream.shards.iter_mut().for_each(|shard| shard.closed = true);
+            stream.shards.values_mut().for_each(|shard| shard.closed = true);
         }
         let arn = format!("arn:aws:dynamodb:eu-west-1:1:table/t/stream/{}", state.streams.len() + 1);
-        state.streams.push(Stream { arn: arn.clone(), enabled: true, shards: Vec::new() });
+        state.streams.push(Stream { arn: arn.clone(), enabled: true, shards: BTreeMap::new() });
         state.add_shard(None, 0..HASHES);
         arn
     }
@@ -105,13 +106,16 @@ impl FakeStream {
         self.state().streams.remove(0);
     }
 
+    /// A page holds at most so many records.
     pub fn set_page(&self, records: usize) {
         self.state().page = records;
     }
 
     /// Those of the first keys whose changes go to this shard.
     pub fn key_of(&self, shard: &ShardId, keys: u64) -> Vec<String> {
-        let range = self.state().shard(shard).unwrap().range.clone();
+        let state = self.state();
+        let found = state.find(shard).map(|shard| shard.range.clone());
+        let range = found.unwrap_or(0..0);
         (0..keys).map(|n| format!("key-{n}")).filter(|key| range.contains(&hash(key))).collect()
     }
 
@@ -130,34 +134,30 @@ impl FakeStream {
             size_bytes: 100,
             by_ttl: false,
         };
-        let shards = &mut state.streams.last_mut().unwrap().shards;
-        let shard = shards.iter_mut().find(|shard| !shard.closed && shard.range.contains(&hash(key))).unwrap();
-        shard.records.push(Arc::new(change));
+        let shard = state.newest().shards.values_mut().find(|shard| !shard.closed && shard.range.contains(&hash(key)));
+        match shard {
+            Some(shard) => shard.records.push(Arc::new(change)),
+            None => panic!("the newest stream has no open shard for {key}"),
+        }
     }
 
     /// The open shards of the newest stream.
     pub fn open_shards(&self) -> Vec<ShardId> {
-        let state = self.state();
-        state
-            .streams
-            .last()
-            .unwrap()
-            .shards
-            .iter()
-            .filter(|shard| !shard.closed)
-            .map(|shard| shard.id.clone())
-            .collect()
+        let mut state = self.state();
+        state.newest().shards.values().filter(|shard| !shard.closed).map(|shard| shard.id.clone()).collect()
     }
 
+    /// The ARN of the newest stream.
     pub fn arn(&self) -> String {
-        self.state().streams.last().unwrap().arn.clone()
+        self.state().newest().arn.clone()
     }
 
     /// Closes a shard, which goes on in so many children.
     pub fn split(&self, shard: &ShardId, parts: u32) -> Vec<ShardId> {
         let mut state = self.state();
-        let shards = &mut state.streams.last_mut().unwrap().shards;
-        let parent = shards.iter_mut().find(|found| found.id == *shard).unwrap();
+        let Some(parent) = state.newest().shards.get_mut(shard) else {
+            panic!("the newest stream has no shard {shard}")
+        };
         parent.closed = true;
         let range = parent.range.clone();
         let size = (range.end - range.start).div_ceil(parts);
@@ -168,14 +168,17 @@ impl FakeStream {
     /// Trims away the oldest records of a shard.
     pub fn trim(&self, shard: &ShardId, records: usize) {
         let mut state = self.state();
-        let shard = state.shard(shard).unwrap();
-        shard.trimmed = records.min(shard.records.len());
+        let found = state.find_mut(shard);
+        match found {
+            Some(shard) => shard.trimmed = records.min(shard.records.len()),
+            None => panic!("there is no shard {shard}"),
+        }
     }
 
     /// The shard is trimmed away whole.
     pub fn forget(&self, shard: &ShardId) {
         for stream in &mut self.state().streams {
-            stream.shards.retain(|found| found.id != *shard);
+            stream.shards.remove(shard);
         }
     }
 
@@ -189,6 +192,7 @@ impl FakeStream {
         self.state().hidden.entry(shard.clone()).or_insert(listings);
     }
 
+    /// How many requests of this kind were made.
     pub fn calls(&self, operation: &'static str) -> u64 {
         self.state().calls.get(operation).copied().unwrap_or(0)
     }
@@ -201,13 +205,27 @@ impl State {
         let start = self.sequence + 1;
         let (records, trimmed) = (Vec::new(), 0);
         let shard = FakeShard { id: id.clone(), parent, start, closed: false, range, records, trimmed };
-        self.streams.last_mut().unwrap().shards.push(shard);
+        self.newest().shards.insert(id.clone(), shard);
         id
     }
 
-    fn shard(&mut self, id: &ShardId) -> Result<&mut FakeShard> {
-        let found = self.streams.iter_mut().flat_map(|stream| &mut stream.shards).find(|shard| shard.id == *id);
-        found.ok_or_else(|| CloudError::new(ErrorKind::NotFound, format!("read of {id}"), "no such shard"))
+    fn newest(&mut self) -> &mut Stream {
+        match self.streams.last_mut() {
+            Some(stream) => stream,
+            None => panic!("all streams were forgotten"),
+        }
+    }
+
+    fn find(&self, id: &ShardId) -> Option<&FakeShard> {
+        self.streams.iter().rev().find_map(|stream| stream.shards.get(id))
+    }
+
+    fn find_mut(&mut self, id: &ShardId) -> Option<&mut FakeShard> {
+        self.streams.iter_mut().rev().find_map(|stream| stream.shards.get_mut(id))
+    }
+
+    fn shard(&self, id: &ShardId) -> Result<&FakeShard> {
+        self.find(id).ok_or_else(|| CloudError::new(ErrorKind::NotFound, format!("read of {id}"), "no such shard"))
     }
 
     fn call(&mut self, operation: &'static str) -> Result<()> {
@@ -252,7 +270,7 @@ impl ChangeStream for FakeStream {
             None => request.after.as_ref().is_none_or(|after| shard.id > *after) && !hidden.contains(&shard.id),
         };
         // Pages of two, so that nobody gets by with the first.
-        let mut found: Vec<_> = stream.shards.iter().filter(wanted).collect();
+        let mut found: Vec<_> = stream.shards.values().filter(wanted).collect();
         let more = found.len() > 2;
         found.truncate(2);
         let shards = found.into_iter().map(|shard| Shard {
@@ -271,13 +289,13 @@ impl ChangeStream for FakeStream {
         state.call("iterator")?;
         let now = state.started.elapsed();
         let found = state.shard(shard)?;
-        let after =
-            |sequence: &SequenceNumber| found.records.iter().filter(|change| change.sequence <= *sequence).count();
+        let before =
+            |wanted: &dyn Fn(&SequenceNumber) -> bool| found.records.partition_point(|change| wanted(&change.sequence));
         let at = match start {
             IteratorStart::TrimHorizon => found.trimmed,
             IteratorStart::Latest => found.records.len(),
-            IteratorStart::At(sequence) => found.records.iter().filter(|change| change.sequence < *sequence).count(),
-            IteratorStart::After(sequence) => after(sequence),
+            IteratorStart::At(sequence) => before(&|found| found < sequence),
+            IteratorStart::After(sequence) => before(&|found| found <= sequence),
         };
         if at < found.trimmed {
             return Err(CloudError::new(ErrorKind::TrimmedData, format!("GetShardIterator of {shard}"), "trimmed"));
@@ -289,12 +307,13 @@ impl ChangeStream for FakeStream {
         let mut state = self.state();
         state.call("records")?;
         let (now, page) = (state.started.elapsed(), state.page);
-        let parts: Vec<&str> = iterator.0.split('|').collect();
-        let (at, made): (usize, u64) = (parts[1].parse().unwrap(), parts[2].parse().unwrap());
+        let Some((id, at, made)) = parse(iterator) else {
+            return Err(CloudError::new(ErrorKind::Invalid, "GetRecords", format!("{iterator:?} is no iterator")));
+        };
         if now - Duration::from_millis(made) > Duration::from_secs(15 * 60) {
             return Err(CloudError::new(ErrorKind::ExpiredIterator, "GetRecords", "expired"));
         }
-        let shard = state.shard(&ShardId(parts[0].to_owned()))?;
+        let shard = state.shard(&id)?;
         if at < shard.trimmed {
             return Err(CloudError::new(ErrorKind::TrimmedData, format!("GetRecords of {}", shard.id), "trimmed"));
         }
@@ -306,44 +325,13 @@ impl ChangeStream for FakeStream {
     }
 }
 
-/// A queue that keeps what is sent to it.
-#[derive(Clone, Default)]
-pub(super) struct FakeQueue(Arc<Mutex<Vec<String>>>);
-
-impl FakeQueue {
-    pub fn bodies(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
-    }
+fn parse(iterator: &ShardIterator) -> Option<(ShardId, usize, u64)> {
+    let mut parts = iterator.0.split('|');
+    Some((ShardId(parts.next()?.to_owned()), parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-#[async_trait]
-impl Queue for FakeQueue {
-    fn name(&self) -> &str {
-        "dlq"
-    }
-
-    async fn send(&self, messages: &[Outgoing]) -> Result<Vec<Result<()>>> {
-        self.0.lock().unwrap().extend(messages.iter().map(|message| message.body.clone()));
-        Ok(messages.iter().map(|_| Ok(())).collect())
-    }
-
-    async fn receive(&self, _max: usize, _wait: Duration) -> Result<Vec<Message>> {
-        Ok(Vec::new())
-    }
-
-    async fn delete(&self, receipts: &[Receipt]) -> Result<Vec<Result<()>>> {
-        Ok(receipts.iter().map(|_| Ok(())).collect())
-    }
-
-    async fn set_visibility(&self, _receipt: &Receipt, _timeout: Duration) -> Result<()> {
-        Ok(())
-    }
-
-    fn visibility_timeout(&self) -> Duration {
-        Duration::from_secs(30)
-    }
-
-    async fn depth(&self) -> Result<QueueDepth> {
-        Ok(QueueDepth::default())
+impl Default for FakeStream {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -1,0 +1,84 @@
+//! The metrics of this crate.
+
+use penstock_engine::telemetry::{Metric, MetricUnit};
+
+/// All of them.
+pub const METRICS: &[Metric] = &[
+    Metric::counter(
+        "penstock_notifications_total",
+        &["outcome"],
+        "Notifications of objects, by what they did to the table: new, ignored, superseded, redriven, replaced, …",
+    )
+    .for_cloudwatch(),
+    Metric::counter(
+        "penstock_notifications_dropped_total",
+        &["reason"],
+        "Messages about objects that are no files: folder markers, test events, removals.",
+    ),
+    Metric::gauge(
+        "penstock_pending_files",
+        &[],
+        "Files that wait for a manifest, as the fold of this process sees them.",
+    )
+    .for_cloudwatch(),
+    Metric::gauge("penstock_pending_oldest_seconds", &[], "How long the oldest of them has waited.")
+        .in_unit(MetricUnit::Seconds)
+        .for_cloudwatch(),
+    Metric::counter(
+        "penstock_fold_view_full_total",
+        &[],
+        "Files that found no room in the fold's view; the index shows them again.",
+    ),
+    Metric::counter(
+        "penstock_flushes_total",
+        &["reason"],
+        "Manifests that were committed, by the threshold: files, bytes, age, item_size, manual.",
+    )
+    .for_cloudwatch(),
+    Metric::counter("penstock_flush_failures_total", &[], "Manifests that couldn't be made yet; tried again.")
+        .for_cloudwatch(),
+    Metric::histogram("penstock_manifest_files", &[], "Files of a manifest."),
+    Metric::histogram("penstock_manifest_bytes", &[], "Stored bytes of a manifest.").in_unit(MetricUnit::Bytes),
+    Metric::counter("penstock_manifests_resumed_total", &[], "Half-made manifests that were taken over."),
+    Metric::counter(
+        "penstock_manifests_abandoned_total",
+        &[],
+        "Manifests that were given up before they were committed.",
+    ),
+    Metric::counter(
+        "penstock_claims_total",
+        &["outcome"],
+        "Claims of files for manifests: claimed, refused, uncertain, released.",
+    ),
+    Metric::counter("penstock_events_deferred_total", &[], "Events that an open breaker left to the sweep."),
+    Metric::counter("penstock_events_failed_total", &[], "Calls of the bus that failed.").for_cloudwatch(),
+    Metric::counter("penstock_events_repeated_total", &[], "Events that were published a second time: harmless."),
+    Metric::counter("penstock_attempts_total", &["outcome"], "Attempts to convert a manifest, by how they ended.")
+        .for_cloudwatch(),
+    Metric::histogram("penstock_convert_seconds", &[], "How long an attempt converts and stages.")
+        .in_unit(MetricUnit::Seconds)
+        .for_cloudwatch(),
+    Metric::counter("penstock_converted_bytes_total", &[], "Stored bytes of manifests that were completed.")
+        .in_unit(MetricUnit::Bytes)
+        .for_cloudwatch(),
+    Metric::counter("penstock_rows_total", &[], "Rows of completed manifests.").for_cloudwatch(),
+    Metric::counter("penstock_rejected_rows_total", &[], "Lines of completed manifests that were no rows.")
+        .for_cloudwatch(),
+    Metric::counter("penstock_manifests_failed_total", &[], "Manifests that were given up; their files failed.")
+        .for_cloudwatch(),
+    Metric::counter(
+        "penstock_files_settled_total",
+        &["status"],
+        "Files that followed their manifest: completed, failed.",
+    )
+    .for_cloudwatch(),
+    Metric::histogram(
+        "penstock_manifest_done_seconds",
+        &[],
+        "From the making of a manifest until its files had followed it.",
+    )
+    .in_unit(MetricUnit::Seconds)
+    .for_cloudwatch(),
+    Metric::counter("penstock_sweeps_total", &[], "Sweeps of the table and the input bucket."),
+    Metric::counter("penstock_swept_objects_total", &[], "Objects that a sweep found and no notification had told of."),
+];
