@@ -20,6 +20,7 @@ const BATCH_ROWS: usize = 8192;
 /// Options with these columns, and no room for others but `_rest`.
 pub fn options(columns: &[&str]) -> ScanOptions {
     ScanOptions {
+        spark_schema: None,
         cast: Cast::Lossless,
         column_case: ColumnCase::Preserve,
         columns: columns.iter().map(|name| (*name).to_owned()).collect(),

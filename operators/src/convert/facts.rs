@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::FailureReason;
+use super::cast::{MAX_FIELDS, too_many_fields};
 use super::columns::REST;
 use super::note::RangeOutcome;
+use super::{FailureReason, Inferred};
 
 /// What is known of one file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,7 +16,10 @@ pub(super) struct FileFacts {
     pub(super) duplicate_keys: u64,
     /// Rejects that were written.
     pub(super) told: u64,
+    pub(super) corrupt_rows: u64,
     pub(super) failure: Option<(FailureReason, String)>,
+    /// What its records' types have in common so far; taken at its end.
+    inferred: Inferred,
     unknown: Vec<String>,
     needs_rest: bool,
     ranges_to_come: usize,
@@ -25,6 +29,8 @@ pub(super) struct FileFacts {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
     pub(super) files: BTreeMap<u32, FileFacts>,
+    /// What the types of all files have in common that came to their end and didn't fail.
+    pub(super) inferred: Inferred,
 }
 
 /// Columns that a dataset lacks.
@@ -51,7 +57,9 @@ impl Facts {
         file.rows += range.rows;
         file.rejected += range.rejected;
         file.duplicate_keys += range.duplicate_keys;
+        file.corrupt_rows += range.corrupt_rows;
         file.needs_rest |= range.needs_rest;
+        file.inferred.merge(range.inferred.unwrap_or_default());
         file.unknown.extend(range.unknown.into_iter().map(|(name, _)| name));
         file.failure = file.failure.take().or(range.failure);
         file.ranges_to_come = file.ranges_to_come.saturating_sub(1);
@@ -64,7 +72,16 @@ impl Facts {
                 format!("{} of {lines} lines are no rows, more than a share of {max_reject_ratio}", file.rejected);
             file.failure = Some((FailureReason::TooManyRejects, message));
         }
+        let inferred = std::mem::take(&mut file.inferred);
+        if file.failure.is_none() && !self.inferred.merge_within(inferred, MAX_FIELDS) {
+            file.failure = Some(too_many_fields());
+        }
         true
+    }
+
+    /// A file that a range of has told nothing, if there is one: its rows can't be known to be all.
+    pub(super) fn untold(&self) -> Option<u32> {
+        self.files.iter().find(|(_, file)| file.ranges_to_come > 0).map(|(index, _)| *index)
     }
 
     /// The files that failed.
@@ -114,9 +131,11 @@ mod tests {
     fn the_ratio_is_judged_at_a_files_end() {
         let mut facts = Facts::new([0, 0, 1]);
         assert!(!facts.add(range(0, 0, 5, &[]), 0.5));
+        assert_eq!(facts.untold(), Some(0));
         assert!(facts.add(range(0, 5, 0, &[]), 0.5));
         assert!(facts.add(range(1, 1, 2, &[]), 0.5));
         assert_eq!(facts.failures().map(|(file, _)| file).collect::<Vec<_>>(), [1]);
+        assert_eq!(facts.untold(), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!
 //! - **Every line ends once**: as a row of a staged part, or as a reject with its place and reason, or its file is
 //!   reported as failed with a reason. Nothing else.
-//! - **The cast is lossless**: a cell is the text that the line held (see [`Cast`]).
+//! - **The cast is exact**: a cell is the text that the line held, or the one that Spark printed (see [`Cast`]).
 //! - **Nothing is visible**: parts are staged uploads. The caller records and completes them; on any error, on
 //!   cancellation and on drop, every upload that was begun is aborted.
 //! - **Cuts depend on the files alone**: which rows go into which part follows from the files' sizes, never from cores.
@@ -17,6 +17,7 @@
 
 #[doc(hidden)]
 pub mod bare;
+mod cast;
 pub mod codec;
 mod columns;
 mod error;
@@ -46,6 +47,7 @@ use penstock_engine::cloud::stage::{Part, Upload};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+pub use cast::{CORRUPT_RECORD, Inferred, SparkSchema};
 pub use columns::{MemoryCatalog, RESERVED_NAMES, REST};
 pub use error::ConvertError;
 pub use files::convert_files;
@@ -216,6 +218,8 @@ pub struct Converted {
     pub duplicate_keys: u64,
     /// The rejects object, if there was a reject and a place for it.
     pub rejects: Option<RejectsObject>,
+    /// Rows of records that Spark would have called corrupt; see [`Cast::Spark`].
+    pub corrupt_rows: u64,
     /// How often the files were read.
     pub passes: u32,
     /// How many of those passes were run again because of new columns.
@@ -271,6 +275,8 @@ pub enum FailureReason {
     Undecodable,
     /// More of its lines than allowed are rejects.
     TooManyRejects,
+    /// Its records have more fields than types are kept of (cast `spark`).
+    TooManyFields,
 }
 
 impl FailureReason {
@@ -281,6 +287,7 @@ impl FailureReason {
             Self::Changed => "changed",
             Self::Undecodable => "undecodable",
             Self::TooManyRejects => "too_many_rejects",
+            Self::TooManyFields => "too_many_fields",
         }
     }
 }

@@ -13,7 +13,7 @@ use datafusion::common::{Result, exec_datafusion_err, internal_datafusion_err};
 use penstock_engine::cloud::stage::{Part, Upload};
 use serde::{Deserialize, Serialize};
 
-use super::FailureReason;
+use super::{FailureReason, Inferred};
 
 /// The name of the column that holds notes. No data column can have it.
 pub const NOTE: &str = "_note";
@@ -87,6 +87,12 @@ pub struct RangeOutcome {
     pub rejected: u64,
     /// Keys that occurred again in their line.
     pub duplicate_keys: u64,
+    /// Rows of corrupt records (cast `spark`).
+    #[serde(default)]
+    pub corrupt_rows: u64,
+    /// What the records' types have in common, when a pass looks for that (cast `spark`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inferred: Option<Inferred>,
     /// Names that are no column yet and could become one, with the offset of their first line, in order of first sight.
     pub unknown: Vec<(String, u64)>,
     /// Whether something belongs into `_rest`, which isn't a column yet.

@@ -147,12 +147,17 @@ pub enum Cast {
     /// objects and arrays are their exact JSON text.
     #[default]
     Lossless,
+    /// What Spark 3.3's `read.json` and `cast("string")` printed: types are inferred per manifest, `1e10` in a column of
+    /// doubles is `1.0E10`, a struct is `{1, y, null}`. A record that can't be read is a row with its text in
+    /// `_corrupt_record`. Reads each file twice.
+    Spark,
 }
 
 impl std::fmt::Display for Cast {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Lossless => "lossless",
+            Self::Spark => "spark",
         })
     }
 }

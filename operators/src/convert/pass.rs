@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::SecondsFormat;
-use datafusion::common::ScalarValue;
+use datafusion::common::{ScalarValue, internal_datafusion_err};
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
@@ -28,7 +28,7 @@ use super::rejects::RejectsWriter;
 use super::scanner::ScanOptions;
 use super::sink::{Outlets, ParquetParts, ParquetPartsExec, PartNode, ROWS, UploadGuard};
 use super::source::{BYTES_READ, ScanNode};
-use super::{Buckets, Conversion, ConvertError, ConvertOptions, InputFile, Progress, codec};
+use super::{Buckets, Conversion, ConvertError, ConvertOptions, InputFile, Progress, SparkSchema, codec};
 
 /// Rows of a batch, at most.
 const BATCH_ROWS: usize = 8192;
@@ -80,7 +80,7 @@ impl<'a> Job<'a> {
         set.iter().filter_map(|index| Some((*index, self.conversion.files.get(*index as usize)?))).collect()
     }
 
-    pub(super) fn scan_options(&self, columns: &[String]) -> ScanOptions {
+    pub(super) fn scan_options(&self, columns: &[String], spark_schema: Option<SparkSchema>) -> ScanOptions {
         let options = self.options;
         ScanOptions {
             cast: options.cast,
@@ -92,6 +92,7 @@ impl<'a> Job<'a> {
             max_rejects: options.max_rejects_per_file,
             max_reject_bytes: options.max_reject_bytes as usize,
             batch_bytes: BATCH_BYTES,
+            spark_schema,
         }
     }
 
@@ -100,11 +101,12 @@ impl<'a> Job<'a> {
         &self,
         layout: Layout,
         columns: &[String],
+        spark_schema: Option<SparkSchema>,
         write: bool,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let scan = ScanNode {
             bucket_url: bucket_url(&self.buckets.input),
-            options: self.scan_options(columns),
+            options: self.scan_options(columns, spark_schema),
             partitions: layout.partitions,
         };
         let scan = scan.into_plan()?;
@@ -150,15 +152,22 @@ impl<'a> Job<'a> {
         Arc::new(TaskContext::default().with_session_config(config).with_runtime(self.runtime.clone()))
     }
 
-    /// Reads the files at these positions once, and stages their parts if asked to.
-    pub(super) async fn run(&self, set: &[u32], columns: &[String], write: bool) -> Result<Pass, ConvertError> {
+    /// Reads the files at these positions once, and stages their parts if asked to. A pass of the cast `spark` without a
+    /// schema looks for one.
+    pub(super) async fn run(
+        &self,
+        set: &[u32],
+        columns: &[String],
+        spark_schema: Option<SparkSchema>,
+        write: bool,
+    ) -> Result<Pass, ConvertError> {
         let layout = lay_out(&self.files(set), &self.conversion.output, self.options);
         let facts = Facts::new(layout.partitions.iter().flatten().map(|range| range.file.index));
         if layout.parts.is_empty() {
             return Ok(Pass { facts, parts: Vec::new(), rejects: None });
         }
         let context = self.context();
-        let mut plan = self.plan(layout, columns, write)?;
+        let mut plan = self.plan(layout, columns, spark_schema, write)?;
         if cfg!(debug_assertions) {
             // What runs in tests has been on the wire.
             plan = codec::decode(&codec::encode(plan)?, &context)?;
@@ -196,6 +205,10 @@ impl<'a> Job<'a> {
             }
         }
         self.show_progress(&plan);
+        if let Some(file) = pass.facts.untold() {
+            let file = &self.conversion.files[file as usize].uri;
+            return Err(ConvertError::Plan(internal_datafusion_err!("a range of {file} ended without a word")));
+        }
         Ok(pass)
     }
 

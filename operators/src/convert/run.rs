@@ -1,5 +1,7 @@
 //! [`convert`]: passes over the files until one goes through without a bad file or a new column.
 
+mod spark;
+
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -8,8 +10,8 @@ use super::columns::{RESERVED_NAMES, REST, room};
 use super::layout::lay_out;
 use super::pass::{Job, Pass};
 use super::{
-    Buckets, ColumnCatalog, Conversion, ConvertError, ConvertOptions, Converted, FailureReason, FileOutcome, Progress,
-    StagedPart, source,
+    Buckets, Cast, ColumnCatalog, Conversion, ConvertError, ConvertOptions, Converted, FailureReason, FileOutcome,
+    Progress, SparkSchema, StagedPart, source,
 };
 
 /// Re-runs for new columns, at most. One is enough unless other conversions add columns at the same time.
@@ -30,7 +32,11 @@ pub async fn convert(
 ) -> Result<Converted, ConvertError> {
     options.check()?;
     let job = Job::new(conversion, buckets, options, progress, cancel)?;
-    let result = Attempt::new(&job).run(catalog).await;
+    let attempt = Attempt::new(&job);
+    let result = match options.cast {
+        Cast::Lossless => attempt.run(catalog).await,
+        Cast::Spark => attempt.run_spark(catalog).await,
+    };
     if result.is_err() {
         job.outlets.aborts.close();
         if tokio::time::timeout(ABORT_WAIT, job.outlets.aborts.wait()).await.is_err() {
@@ -66,7 +72,7 @@ impl<'a, 'b> Attempt<'a, 'b> {
             // their word, and mostly needs no second pass.
             let guess = if known.is_empty() { self.probe().await } else { Vec::new() };
             let columns = [known.clone(), guess.clone()].concat();
-            let pass = self.pass(&self.set.clone(), &columns, true).await?;
+            let pass = self.pass(&self.set.clone(), &columns, None, true).await?;
             let missing = pass.facts.missing(room(&columns, self.job.options.max_columns));
             let failed = self.drop_failed(&pass);
             if failed > 0 {
@@ -100,21 +106,27 @@ impl<'a, 'b> Attempt<'a, 'b> {
     /// Files that fail one after the other, pass after pass, must come to an end.
     async fn check_each_alone(&mut self, columns: &[String]) -> Result<(), ConvertError> {
         for file in self.set.clone() {
-            let pass = self.pass(&[file], columns, false).await?;
+            let pass = self.pass(&[file], columns, None, false).await?;
             self.drop_failed(&pass);
         }
         Ok(())
     }
 
-    async fn pass(&mut self, set: &[u32], columns: &[String], write: bool) -> Result<Pass, ConvertError> {
+    async fn pass(
+        &mut self,
+        set: &[u32],
+        columns: &[String],
+        spark_schema: Option<SparkSchema>,
+        write: bool,
+    ) -> Result<Pass, ConvertError> {
         self.passes += 1;
-        self.job.run(set, columns, write).await
+        self.job.run(set, columns, spark_schema, write).await
     }
 
     async fn probe(&self) -> Vec<String> {
         let layout = lay_out(&self.job.files(&self.set), &self.job.conversion.output, self.job.options);
         let store = self.job.buckets.input.store.clone();
-        source::probe(layout.partitions.iter().flatten(), self.job.scan_options(&[]), store).await
+        source::probe(layout.partitions.iter().flatten(), self.job.scan_options(&[], None), store).await
     }
 
     /// Takes the files that failed out of the set.
@@ -174,6 +186,7 @@ impl<'a, 'b> Attempt<'a, 'b> {
             rows: facts.values().map(|file| file.rows).sum(),
             rejected_rows: facts.values().map(|file| file.rejected).sum(),
             duplicate_keys: facts.values().map(|file| file.duplicate_keys).sum(),
+            corrupt_rows: facts.values().map(|file| file.corrupt_rows).sum(),
             rejects,
             passes: self.passes,
             column_reruns: self.column_reruns,

@@ -221,5 +221,6 @@ pub(super) fn scan_options(columns: &[&str]) -> ScanOptions {
         max_rejects: 1000,
         max_reject_bytes: 1000,
         batch_bytes: 100,
+        spark_schema: None,
     }
 }

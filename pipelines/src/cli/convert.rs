@@ -11,7 +11,9 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use penstock_engine::units;
-use penstock_operators::convert::{ColumnCase, Compression, ConvertOptions, FileOutcome, Progress, convert_files};
+use penstock_operators::convert::{
+    Cast, ColumnCase, Compression, ConvertOptions, FileOutcome, Progress, convert_files,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
@@ -25,6 +27,9 @@ pub struct Arguments {
     /// The Parquet file to write. Rejected lines go beside it, into `{OUT}.rejects.ndjson`.
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
+    /// How values become text: as they stood, or as Spark 3.3 printed them (docs/convert.md).
+    #[arg(long, value_enum, default_value_t = CastName::Lossless)]
+    cast: CastName,
     /// How pages are compressed.
     #[arg(long, value_enum, default_value_t = Codec::Snappy)]
     compression: Codec,
@@ -37,6 +42,21 @@ pub struct Arguments {
     /// Memory for encoding, read-ahead included.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = units::parse_size)]
     memory_limit: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CastName {
+    Lossless,
+    Spark,
+}
+
+impl From<CastName> for Cast {
+    fn from(cast: CastName) -> Self {
+        match cast {
+            CastName::Lossless => Self::Lossless,
+            CastName::Spark => Self::Spark,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -67,6 +87,7 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
     let spool = Spool::new(&arguments.output);
     let files = find(&arguments.files, &spool)?;
     let options = ConvertOptions {
+        cast: arguments.cast.into(),
         compression: arguments.compression.into(),
         column_case: if arguments.lower_case { ColumnCase::Lower } else { ColumnCase::Preserve },
         max_reject_ratio: arguments.max_reject_ratio,

@@ -27,6 +27,7 @@ use self::lines::{Lines, Piece};
 use self::names::{LINE_START, Names, Slot, Target};
 pub use self::plain::kernels as plain_text_kernels;
 use self::rest::Rest;
+use super::cast::SparkSchema;
 use super::columns::{REST, SOURCE_ETAG, SOURCE_FILE};
 use super::note::{self, Note, RangeOutcome, Raw, Reject};
 use super::options::{Cast, ColumnCase};
@@ -52,6 +53,9 @@ pub struct ScanOptions {
     pub max_reject_bytes: usize,
     /// A batch ends when its lines hold this much.
     pub batch_bytes: usize,
+    /// What the cast `spark` reads records with; without it the pass looks for the types.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spark_schema: Option<SparkSchema>,
 }
 
 impl ScanOptions {

@@ -16,6 +16,7 @@ use object_store::ObjectStore;
 use super::ScanFile;
 use super::chunks::{BYTES_AHEAD, ChunkReader, Object, ReadFault};
 use super::inflate::{Encoding, InflateReader};
+use crate::convert::cast::LineScanner;
 use crate::convert::scanner::lines::{LineCutter, Piece};
 use crate::convert::scanner::{ScanOptions, Scanner};
 
@@ -99,8 +100,14 @@ impl FileOpener for NdjsonOpener {
         };
         let chunks = self.upcoming.lock().unwrap_or_else(PoisonError::into_inner).reader(&file);
         let kept = self.scanner.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut scanner = kept.unwrap_or_else(|| Scanner::new(options.clone(), self.schema.clone(), self.batch_rows));
-        scanner.begin(scan_file.index, &scan_file.uri, file.object_meta.e_tag.as_deref());
+        let etag = file.object_meta.e_tag.as_deref();
+        let scanner = LineScanner::begin(
+            kept,
+            options.clone(),
+            self.schema.clone(),
+            self.batch_rows,
+            (scan_file.index, &scan_file.uri, etag),
+        )?;
         let scan = RangeScan {
             bytes: Reader::new(chunks, scan_file.encoding),
             cutter: LineCutter::new(range, options.max_line_bytes, options.max_reject_bytes),
@@ -126,7 +133,7 @@ impl FileOpener for NdjsonOpener {
 struct RangeScan {
     bytes: Reader,
     cutter: LineCutter,
-    scanner: Scanner,
+    scanner: LineScanner,
     keep: Arc<Mutex<Option<Scanner>>>,
     pieces: VecDeque<Piece>,
     state: State,
@@ -192,8 +199,8 @@ impl RangeScan {
 
     /// The range has ended: its scanner goes on with the next one.
     fn end(self) {
-        if self.scanner.can_go_on() {
-            *self.keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.scanner);
+        if let Some(scanner) = self.scanner.into_kept() {
+            *self.keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(scanner);
         }
     }
 

@@ -1,6 +1,9 @@
 //! Whole conversions, through the plan and its wire form.
 
+mod docs;
 mod passes;
+mod spark;
+mod verdicts;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -314,7 +317,7 @@ async fn plans_explain_themselves_and_travel() {
     let buckets = world.buckets();
     let job = Job::new(conversion, &buckets, options, progress, cancel).unwrap();
     let layout = lay_out(&job.files(&[0, 1]), &conversion.output, options);
-    let plan = job.plan(layout, &["a".to_owned(), "a.b".to_owned()], true).unwrap();
+    let plan = job.plan(layout, &["a".to_owned(), "a.b".to_owned()], None, true).unwrap();
     let explain = |plan: &Arc<dyn ExecutionPlan>| displayable(plan.as_ref()).indent(true).to_string();
     let text = explain(&plan);
     assert!(text.contains("ParquetPartsExec: bucket=test, parts=[out/batch-0001-p0.parquet]"), "{text}");
