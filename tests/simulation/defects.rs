@@ -156,9 +156,11 @@ fn defect_03_events_and_messages_that_come_again_give_no_row_twice() {
                 break;
             }
         }
-        for _ in 0..7 {
-            world.cloud().memory_queue("manifest-ready").push(bodies[0].clone(), SECOND);
-            world.cloud().memory_queue("manifest-ready").push(bodies[0].clone(), SECOND * 60);
+        for body in bodies.iter().take(1) {
+            for _ in 0..7 {
+                world.cloud().memory_queue("manifest-ready").push(body.clone(), SECOND);
+                world.cloud().memory_queue("manifest-ready").push(body.clone(), SECOND * 60);
+            }
         }
         until_done(&world).await;
         assert_eq!(world.cloud().memory_queue("manifest-ready-dlq").len(), 0);
@@ -201,7 +203,9 @@ fn defect_05_a_late_mark_of_an_event_moves_no_manifest_back() {
         tokio::time::sleep(SECOND * 60).await;
         let before = world.shared.all_manifests().remove(0);
         assert_eq!(before.status, ManifestState::Completed);
-        engine.unwrap().set(Vital::Alive);
+        if let Some(engine) = engine {
+            engine.set(Vital::Alive);
+        }
         until_done(&world).await;
         let after = world.shared.all_manifests().remove(0);
         assert_eq!((after.status, after.rows, after.outputs), (before.status, before.rows, before.outputs));
