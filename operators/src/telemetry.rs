@@ -42,19 +42,6 @@ pub const METRICS: &[Metric] = &[
         &["outcome"],
         "Flushes by hand: heeded, answered, answered_before (another fold was quicker).",
     ),
-    Metric::counter(
-        "penstock_resume_failures_total",
-        &[],
-        "Manifests left while assembling that couldn't be finished yet; the next reading tries.",
-    ),
-    Metric::counter("penstock_manifest_names_taken_total", &[], "Names of manifests that another flush had taken."),
-    Metric::counter("penstock_commits_put_off_total", &[], "Recorded commits whose completion was put off."),
-    Metric::counter("penstock_commits_staged_again_total", &[], "Recorded commits whose lost bytes were staged again."),
-    Metric::counter(
-        "penstock_sweep_finds_total",
-        &["what", "outcome"],
-        "What a sweep found left behind, and what came of it.",
-    ),
     Metric::histogram("penstock_manifest_files", &[], "Files of a manifest."),
     Metric::histogram("penstock_manifest_bytes", &[], "Stored bytes of a manifest.").in_unit(MetricUnit::Bytes),
     Metric::counter("penstock_manifests_resumed_total", &[], "Half-made manifests that were taken over."),
@@ -129,4 +116,36 @@ pub const METRICS: &[Metric] = &[
     ),
     Metric::counter("penstock_sweeps_total", &[], "Sweeps of the table and the input bucket."),
     Metric::counter("penstock_swept_objects_total", &[], "Objects that a sweep found and no notification had told of."),
+    // Operators of any pipeline.
+    Metric::counter(
+        "penstock_records_filtered_total",
+        &["component_id", "output"],
+        "Records that a filter looked at, by where they went.",
+    ),
+    Metric::counter("penstock_records_dropped_total", &["component_id"], "Records that a `drop` ended."),
+    Metric::counter(
+        "penstock_records_out_of_order_total",
+        &["component_id"],
+        "Records that came out of order to an operator that gathers; what it had gathered was closed.",
+    ),
+    Metric::counter("penstock_messages_sent_total", &["queue"], "Messages that an `sqs` operator sent."),
+    Metric::counter("penstock_events_published_total", &["bus"], "Events that an `eventbridge` operator published."),
+    Metric::counter(
+        "penstock_objects_written_total",
+        &["component_id", "reason"],
+        "NDJSON objects that were written, by what closed them.",
+    ),
+    Metric::counter("penstock_objects_written_bytes_total", &["component_id"], "Their bytes.")
+        .in_unit(MetricUnit::Bytes),
+    Metric::counter("penstock_objects_written_records_total", &["component_id"], "Their records."),
+    Metric::counter(
+        "penstock_objects_adopted_total",
+        &["component_id"],
+        "NDJSON objects that were there already: their records are durable.",
+    ),
+    Metric::counter(
+        "penstock_object_writes_failed_total",
+        &["component_id"],
+        "NDJSON objects that couldn't be written yet; tried again.",
+    ),
 ];
