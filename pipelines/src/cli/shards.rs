@@ -35,7 +35,7 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
     runtime.block_on(async {
         let home = arguments.place.look(&mut pipeline).await?;
-        let lags = lag::read(&pipeline, &**home.cloud()).await?;
+        let lags = lag::read(&pipeline.graph, &**home.cloud()).await?;
         let mut found = Vec::new();
         for (source, options) in sources(&pipeline, arguments.source.as_deref())? {
             let shards = look(&home, &options).await?;

@@ -130,6 +130,7 @@ async fn run(
         rows: rows.len() as u64,
         rejected_rows: rejects.len() as u64,
         duplicate_keys: 0,
+        corrupt_rows: 0,
         rejects: written,
         passes: 1,
         column_reruns: 0,

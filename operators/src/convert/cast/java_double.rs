@@ -86,7 +86,7 @@ impl Decimal {
         if bits < 64 {
             // Java works in machine words where these bounds say that B and 10 × S fit.
             let word = |fives: i32, twos: i32| 5_i64.pow(fives as u32) << twos;
-            let (b, s, m) = (fraction as i64 * word(b5, 0) << b2, word(s5, s2), word(b5, m2));
+            let (b, s, m) = ((fraction as i64 * word(b5, 0)) << b2, word(s5, s2), word(b5, m2));
             let wrap = if bits < 32 { |word: i64| i64::from(word as i32) } else { |word: i64| word };
             return Self::loop_in_words(decimal_exponent, b, s, m, wrap);
         }
@@ -228,9 +228,10 @@ impl Decimal {
     }
 }
 
-/// About the decimal exponent of a value, at most one too high.
+/// About the decimal exponent of a value, at most one too high. The constants are Java's own.
+#[expect(clippy::approx_constant, reason = "Java's digits, which are not those of the constant")]
 fn estimate(exponent: i32, fraction: u64) -> i32 {
-    let mantissa = f64::from_bits(1023 << 52 | fraction & ((1 << 52) - 1));
+    let mantissa = f64::from_bits((1023 << 52) | (fraction & ((1 << 52) - 1)));
     ((mantissa - 1.5) * 0.289529654 + 0.176091259 + f64::from(exponent) * 0.301029995663981).floor() as i32
 }
 

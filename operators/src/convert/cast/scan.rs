@@ -41,6 +41,7 @@ pub(in crate::convert) struct SparkScanner {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each range that is read")]
 enum Work {
     Infer {
         inferred: Inferred,
@@ -216,7 +217,7 @@ impl SparkScanner {
                 }
             }
             Work::Print { printer, rows, columns, places, names, rest, rest_text } => {
-                printer.record(&mut tokens, rows).and_then(|()| {
+                printer.record(&mut tokens, rows).map(|()| {
                     if let (true, Some(field)) = (rows.corrupt, printer.corrupt_field) {
                         let begin = rows.text.len();
                         rows.text.extend_from_slice(record);
@@ -232,7 +233,7 @@ impl SparkScanner {
                         self.bytes += record.len() + rows.text.len();
                     }
                     self.outcome.corrupt_rows += u64::from(rows.corrupt);
-                    Ok(rows.rows as u64)
+                    rows.rows as u64
                 })
             }
         };
@@ -301,7 +302,7 @@ fn append(
         return;
     }
     // Columns of the dataset that this manifest doesn't have.
-    let rows = columns.iter().map(|column| arrow::array::ArrayBuilder::len(column)).max().unwrap_or(0);
+    let rows = columns.iter().map(arrow::array::ArrayBuilder::len).max().unwrap_or(0);
     for column in columns {
         if arrow::array::ArrayBuilder::len(column) < rows {
             column.append_null();
