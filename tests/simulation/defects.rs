@@ -376,25 +376,6 @@ fn defect_17_a_quarantined_file_leaves_a_record_and_a_copy_with_the_reason() {
 }
 
 #[test]
-fn defect_20_settling_goes_by_the_manifests_list_and_a_lost_one_is_found() {
-    simulate(async {
-        let mut world = World::new(3, None, &[]);
-        let crash = Crash { point: "settle: settle as completed".to_owned(), after: true, nth: 1 };
-        world.start("engine", TimeDelta::zero(), Some(crash)).await;
-        world.start("worker", TimeDelta::zero(), None).await;
-        for number in 0..4 {
-            world.land(&key(&format!("f{number}.ndjson")), &Lines::Some(2, 0), &NOW);
-        }
-        world.until_dead("engine").await;
-        world.cloud().memory_table(TRACKING).stream().unwrap().trim();
-        world.start("engine", TimeDelta::zero(), None).await;
-        until_done(&world).await;
-        // No step reads a day: every query is of the index.
-        assert_eq!(*world.shared.day_queries.lock().unwrap(), 0);
-    });
-}
-
-#[test]
 fn a_settling_that_was_lost_is_found_however_old_the_date_of_its_files() {
     simulate(async {
         // The date is ten years before the sweep's lookback.

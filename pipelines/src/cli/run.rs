@@ -4,7 +4,7 @@ use std::{io::Write, path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{App, Exit, land, place::PlaceArguments, progress::Progress, summary};
 use crate::{
@@ -72,13 +72,15 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
     runtime.block_on(async {
         let began = Instant::now();
+        // From here on: a signal that comes while the service starts must not kill it.
+        let mut signals = StopSignals::listen()?;
         let chosen = arguments.service.as_deref();
         let home = arguments.place.open(&mut pipeline).await?;
         let mut observation = Observation::begin(&pipeline, chosen, arguments.observe(app)?).await?;
         let service = Service::start_at(&pipeline, chosen, home, Arc::clone(&app.registry)).await?;
         let _control = control(&pipeline, &service)?;
         observation.running(&pipeline, &app.registry, service.home(), service.handle(), service.worker()).await?;
-        let ended = serve(&pipeline, arguments, &service, out, began).await;
+        let ended = serve(&pipeline, arguments, &service, out, began, &mut signals).await;
         observation.stopping();
         let orderly = service.stop().await;
         observation.end().await;
@@ -101,6 +103,7 @@ async fn serve(
     service: &Service,
     out: &mut dyn Write,
     began: Instant,
+    signals: &mut StopSignals,
 ) -> anyhow::Result<Exit> {
     let work = async {
         let landed = land::land_all(pipeline, &arguments.land, service.home()).await?;
@@ -124,18 +127,30 @@ async fn serve(
             let is_clean = summary::failures(&facts) == 0 && dead_letters.is_empty();
             Ok(if is_clean { Exit::Ok } else { Exit::Troubled })
         }
-        stopped = stop_signal() => stopped.map(|()| Exit::Ok),
+        () = signals.wait() => Ok(Exit::Ok),
     }
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn stop_signal() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be listened for")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT can't be listened for")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, listened for.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("SIGTERM can't be listened for")?,
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT can't be listened for")?,
+        })
     }
-    tracing::info!("Stopping: what is under way is finished or handed back.");
-    Ok(())
+
+    /// Waits for either.
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        tracing::info!("Stopping: what is under way is finished or handed back.");
+    }
 }

@@ -168,6 +168,7 @@ impl Queue for MemoryQueue {
     }
 
     async fn delete(&self, receipts: &[Receipt]) -> Result<Vec<Result<()>>> {
+        limits::check_batch("DeleteMessageBatch", receipts.len())?;
         let mut state = lock(&self.state);
         for receipt in receipts {
             let found = self.find(&mut state, receipt).map(|(id, _)| id);
@@ -219,6 +220,25 @@ impl MemoryBus {
         Self { name, rules, counts: Mutex::default() }
     }
 
+    fn put_one(&self, event: &Event) -> Result<String> {
+        limits::check_event(&self.name, event)?;
+        let put = {
+            let mut counts = lock(&self.counts);
+            *counts.entry(event.detail_type.clone()).or_default() += 1;
+            counts.values().sum::<u64>()
+        };
+        let id = format!("event-{put}");
+        let envelope = json!({
+            "version": "0", "id": id, "detail-type": event.detail_type, "source": event.source, "account": "000000000000",
+            "region": "memory", "resources": [], "time": event.time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+            "detail": event.detail,
+        });
+        for queue in self.rules.iter().filter(|rule| rule.pattern.matches(&envelope)).flat_map(|rule| &rule.queues) {
+            queue.push(envelope.to_string(), Duration::ZERO);
+        }
+        Ok(id)
+    }
+
     pub(super) fn counts(&self) -> BTreeMap<String, u64> {
         lock(&self.counts).clone()
     }
@@ -236,14 +256,6 @@ impl EventBus for MemoryBus {
 
     async fn put(&self, events: &[Event]) -> Result<Vec<Result<String>>> {
         limits::check_put_events(&self.name, events)?;
-        for event in events {
-            *lock(&self.counts).entry(event.detail_type.clone()).or_default() += 1;
-            let envelope = json!({ "detail-type": event.detail_type, "source": event.source, "detail": event.detail });
-            for queue in self.rules.iter().filter(|rule| rule.pattern.matches(&envelope)).flat_map(|rule| &rule.queues)
-            {
-                queue.push(envelope.to_string(), Duration::ZERO);
-            }
-        }
-        Ok(events.iter().map(|_| Ok("event".to_owned())).collect())
+        Ok(events.iter().map(|event| self.put_one(event)).collect())
     }
 }
