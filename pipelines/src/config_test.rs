@@ -2,7 +2,7 @@
 //!
 //! A test puts records into operators as if their inputs had sent them. Transforms run as they do in a service; sinks
 //! don't: what reaches one is what it is judged by. Whatever leaves an operator is compared by its
-//! [document](penstock_engine::document).
+//! [document](mod@penstock_engine::document).
 
 use std::{collections::BTreeMap, sync::Arc};
 

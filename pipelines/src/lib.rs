@@ -7,7 +7,7 @@
 //! - [`dashboard`]: what a person sees of it; [`observation`]: what watches over a service; [`telemetry`]: the metrics of the whole program.
 //! - [`sample`]: files to try it with, right and wrong.
 //! - [`oncall`]: what the person on call does and asks; [`control`]: which process does it.
-//! - [`reference`]: the references in `docs/`, made from the types.
+//! - [`mod@reference`]: the references in `docs/`, made from the types.
 //! - [`cli`]: the commands of `penstock`.
 
 pub mod adopt;

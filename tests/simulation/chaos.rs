@@ -8,8 +8,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod crashes;
+mod paused;
 mod planted;
 mod seeds;
 mod settling;
 
-use penstock_tests::simulation::simulate;
+use paused::simulate;

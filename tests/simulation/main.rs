@@ -8,5 +8,6 @@ mod contract;
 mod defects;
 mod gaps;
 mod model;
+mod paused;
 
-use penstock_tests::simulation::simulate;
+use paused::simulate;

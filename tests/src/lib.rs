@@ -7,7 +7,7 @@
 //! - [`program`]: a child that is waited for with a deadline, stopped, or killed;
 //! - [`place`]: a temporary folder with a local cloud in it;
 //! - [`parquet_rows`]: rows as readers see them, and the rows that NDJSON text must become;
-//! - [`reference`]: what a single line must become, by a strict parser;
+//! - [`mod@reference`]: what a single line must become, by a strict parser;
 //! - [`conservation`]: whether every line that went in came out exactly once (I1);
 //! - [`cost`]: the requests of a run, counted;
 //! - [`memory`]: a cloud in memory, on tokio's clock;

@@ -2,7 +2,7 @@
 //!
 //! A message is one try. It is only a hint: between messages the index is looked at for manifests that are due, and for
 //! those whose worker died. What may be done is decided in [`protocol`]; the conversion itself is
-//! [`convert`](crate::convert); how a recorded commit becomes visible is [`completion`].
+//! [`convert`](crate::convert); how a recorded commit becomes visible is `completion`.
 
 mod catalog;
 mod completion;

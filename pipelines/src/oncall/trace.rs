@@ -1,6 +1,6 @@
 //! The whole story of a file or a manifest: what is known of it, in order, and what comes next and why it waits.
 //!
-//! [`gather`] fetches facts by key, never by scanning; [`next`] says what they mean, and is pure.
+//! `gather` fetches facts by key, never by scanning; `next` says what they mean, and is pure.
 
 mod gather;
 mod next;

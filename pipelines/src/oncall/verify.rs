@@ -1,7 +1,7 @@
 //! Whether a day adds up: inputs, items, manifests, their JSON, reports, Parquet and rejects.
 //!
-//! [`gather`] reads one date's partition, page by page, and what its manifests name; nothing of other dates is read.
-//! [`check`] compares, and is pure.
+//! `gather` reads one date's partition, page by page, and what its manifests name; nothing of other dates is read.
+//! `check` compares, and is pure.
 
 mod check;
 mod gather;

@@ -466,11 +466,3 @@ impl Cloud for WeakCloud {
         Ok(Bucket { name: strong.name, store: strong.store, stage })
     }
 }
-
-/// Runs a simulation with paused time on one thread.
-pub fn simulate<T>(simulation: impl std::future::Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let result = runtime.block_on(simulation);
-    runtime.shutdown_timeout(Duration::ZERO);
-    result
-}
