@@ -43,6 +43,7 @@ DOOMED = "2026-01-15"
 UNSEEN_ENGINE = {
     ("dynamodb:PutItem", "-leases-"): "the children of a shard that is closed; a shard there never is",
     ("s3:AbortMultipartUpload", "-quarantine-"): "a copy of more than 5 GB that fails half-way",
+    ("s3:DeleteObject", "-quarantine-"): "rejects of an attempt that didn't win",
     ("s3:GetObjectVersion", "-input-"): "the server ignores a range of a version, so the bucket has no versions there",
     ("dynamodb:GetItem", "-sqs-metrics-"): "where the answer to that is lost",
     ("sqs:SendMessage", "-dlq-"): "a change that can't be handled becomes a dead letter",
