@@ -256,7 +256,8 @@ fn differences(table: &TableDescription, spec: &TableSpec) -> Vec<String> {
         found.push(format!("its status is {status}: wait until it is ACTIVE"));
     }
     let keys = keys_of(table.key_schema());
-    let declared = format!("{} and {}", spec.partition_key, spec.sort_key);
+    let sort_key = if spec.sort_key.is_empty() { NO_KEY } else { &spec.sort_key };
+    let declared = format!("{} and {sort_key}", spec.partition_key);
     if keys != declared {
         found.push(format!("its keys are {keys}, and the pipeline declares {declared}"));
     }
@@ -290,10 +291,13 @@ fn differences(table: &TableDescription, spec: &TableSpec) -> Vec<String> {
     found
 }
 
+/// What stands for a key that a table doesn't have.
+const NO_KEY: &str = "nothing";
+
 /// `partition and sort`.
 fn keys_of(schema: &[KeySchemaElement]) -> String {
     let name = |wanted: KeyType| {
-        schema.iter().find(|key| *key.key_type() == wanted).map_or("nothing", |key| key.attribute_name())
+        schema.iter().find(|key| *key.key_type() == wanted).map_or(NO_KEY, |key| key.attribute_name())
     };
     format!("{} and {}", name(KeyType::Hash), name(KeyType::Range))
 }
@@ -370,5 +374,15 @@ mod tests {
         ] {
             assert!(found.contains(part), "{part} is missing in:\n{found}");
         }
+    }
+
+    #[test]
+    fn a_table_without_a_sort_key_is_declared_without_one() {
+        let items = &conformance::resources().tables[conformance::ITEMS];
+        let spec = TableSpec { sort_key: String::new(), indexes: Default::default(), stream: false, ..items.clone() };
+        let active = TableDescription::builder().table_status(TableStatus::Active);
+        let table = active.key_schema(key("pk", KeyType::Hash)).build();
+        assert_eq!(differences(&table, &spec), Vec::<String>::new());
+        assert!(differences(&table, items).join("\n").contains("its keys are pk and nothing"));
     }
 }
