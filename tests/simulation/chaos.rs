@@ -1,5 +1,5 @@
-//! Deaths at every point, seeds of chaos and planted bugs. Not part of the default run, for it takes minutes and a few runs
-//! in a hundred end otherwise than the one before (docs/defects.md says which):
+//! Deaths at every point, seeds of chaos and planted bugs. Not part of the default run, for it takes minutes, and the same
+//! seed doesn't always end in the same way (docs/defects.md says what was seen to fail):
 //!
 //! `cargo test -p penstock-tests --test chaos`
 //!
