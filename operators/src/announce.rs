@@ -124,7 +124,7 @@ impl<W: Watched> Operator for Publisher<W> {
             return Ok(());
         }
         let manifest: ManifestItem = read_item("manifest", item)?;
-        if owed(&manifest) == Some(W::OWED) {
+        if owed(&manifest).contains(&W::OWED) {
             self.outbox.publish(&[(manifest, W::OWED)]).await?;
         }
         Ok(())

@@ -2,6 +2,8 @@
 //!
 //! A committed manifest without `announced_at`, and a failed one without `alerted_at`, *is* the outbox. `announce` and
 //! `alert` publish at the change; what they leave, because the breaker is open or a process died, the sweep publishes.
+//! Workers need no event to find a manifest, but others listen too: one that was converted before it could be announced is
+//! announced all the same, so that each is at least once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -62,17 +64,19 @@ impl Owed {
     }
 }
 
-/// What a manifest owes, by its item alone.
-pub fn owed(manifest: &ManifestItem) -> Option<Owed> {
-    let has_failures = manifest.status == ManifestState::Failed
-        || (manifest.status == ManifestState::Completed && manifest.failed_files.unwrap_or_default() > 0);
-    if manifest.status == ManifestState::Pending && manifest.announced_at.is_none() && manifest.retry_at.is_none() {
-        Some(Owed::Announcement)
-    } else if has_failures && manifest.alerted_at.is_none() {
-        Some(Owed::Alert)
-    } else {
-        None
-    }
+/// What a manifest owes, by its item alone, in the order in which it is to be published.
+pub fn owed(manifest: &ManifestItem) -> Vec<Owed> {
+    use ManifestState::{Completed, Failed, Pending, Processing};
+    let may_be_announced = match manifest.status {
+        // Nobody needs to be woken for one that isn't due: it is announced once it goes on.
+        Pending => manifest.retry_at.is_none(),
+        state => matches!(state, Processing | Completed | Failed),
+    };
+    let has_failures =
+        manifest.status == Failed || (manifest.status == Completed && manifest.failed_files.unwrap_or_default() > 0);
+    let announcement = (may_be_announced && manifest.announced_at.is_none()).then_some(Owed::Announcement);
+    let alert = (has_failures && manifest.alerted_at.is_none()).then_some(Owed::Alert);
+    announcement.into_iter().chain(alert).collect()
 }
 
 impl Outbox {
@@ -157,4 +161,40 @@ impl Outbox {
 
 fn to_json(detail: &impl Serialize) -> Result<serde_json::Value, OperatorError> {
     serde_json::to_value(detail).map_err(|error| OperatorError::permanent(format!("event can't be written: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(status: &str, more: &serde_json::Value) -> ManifestItem {
+        let mut item = serde_json::json!({
+            "date_prefix": "2026-02-01",
+            "file_key": "MANIFEST#batch-0001-20260201-120000-7f3a9c.json",
+            "status": status,
+            "manifest_path": "s3://manifests/batch-0001-20260201-120000-7f3a9c.json",
+            "created_at": "2026-02-01T12:00:00.000Z",
+            "schema_version": 1,
+        });
+        for (name, value) in more.as_object().unwrap() {
+            item[name] = value.clone();
+        }
+        serde_json::from_value(item).unwrap()
+    }
+
+    #[test]
+    fn i8_every_committed_manifest_owes_an_announcement_whatever_has_become_of_it() {
+        let owes = |status: &str, more: serde_json::Value| owed(&manifest(status, &more));
+        for status in ["pending", "processing", "completed"] {
+            assert_eq!(owes(status, serde_json::json!({})), [Owed::Announcement], "{status}");
+            assert_eq!(owes(status, serde_json::json!({"announced_at": "x"})), [], "{status}");
+        }
+        for status in ["assembling", "abandoned"] {
+            assert_eq!(owes(status, serde_json::json!({})), [], "{status} is not committed");
+        }
+        assert_eq!(owes("pending", serde_json::json!({"retry_at": "2026-02-01T12:00:00Z"})), [], "it isn't due");
+        assert_eq!(owes("failed", serde_json::json!({})), [Owed::Announcement, Owed::Alert], "in this order");
+        let partly = serde_json::json!({"failed_files": 1, "announced_at": "x"});
+        assert_eq!(owes("completed", partly), [Owed::Alert]);
+    }
 }

@@ -125,6 +125,40 @@ fn i4_a_commit_that_will_never_be_completed_fails_after_some_tries_with_the_real
 }
 
 #[test]
+fn i8_what_was_converted_while_the_bus_was_down_is_announced_once_it_answers() {
+    simulate(async {
+        let options = [
+            ("convert", "look_every", json!("3s")),
+            ("convert", "max_attempts", json!(3)),
+            ("sweep", "every", json!("15s")),
+            ("sweep", "grace", json!("20s")),
+        ];
+        let mut world = World::new(7, None, &options);
+        world.shared.faults.lock().unwrap().bus_is_down = true;
+        world.start("engine", TimeDelta::zero(), None).await;
+        world.start("worker", TimeDelta::zero(), None).await;
+        for day in 1..=5 {
+            world.land(&format!("{PREFIX}2026-02-0{day}/a.ndjson"), &Lines::Some(5, 1), &NOW);
+        }
+        world.land(&format!("{PREFIX}2026-02-06/poison.ndjson"), &Lines::Poison, &NOW);
+        tokio::time::sleep(SECOND * 1200).await;
+        let manifests = world.shared.all_manifests();
+        let count = |state| manifests.iter().filter(|manifest| manifest.status == state).count();
+        assert_eq!(count(ManifestState::Completed), 5, "workers need no bus: {manifests:#?}");
+        assert_eq!(count(ManifestState::Failed), 1);
+        assert!(manifests.iter().all(|manifest| manifest.announced_at.is_none()), "the bus was down");
+        assert_eq!(world.cloud().events("etl").get("ManifestReady"), None);
+
+        world.shared.faults.lock().unwrap().bus_is_down = false;
+        tokio::time::sleep(SECOND * 120).await;
+        let told = world.cloud().events("etl");
+        assert_eq!(told.get("ManifestReady"), Some(&(manifests.len() as u64)), "each is announced: {told:?}");
+        assert!(world.shared.all_manifests().iter().all(|manifest| manifest.announced_at.is_some()));
+        assert_eq!(world.shared.violations.lock().unwrap().as_slice(), [] as [String; 0]);
+    });
+}
+
+#[test]
 fn i2_a_manifests_json_that_was_changed_after_its_commit_is_never_believed() {
     simulate(async {
         let mut world = world_with("convert: begin an attempt", false).await;

@@ -367,12 +367,14 @@ impl Sweep {
         let mut debts = Vec::new();
         for (state, range) in [
             (ManifestState::Pending, Range::All),
+            (ManifestState::Processing, Range::All),
             (ManifestState::Completed, recent),
             (ManifestState::Failed, Range::All),
         ] {
             for seen in self.manifests_in(state, range, finds).await? {
-                let is_settled = state == ManifestState::Pending || seen.settled_at.is_some();
-                if (owed(&seen).is_none() && is_settled) || !self.is_left(seen.updated_at.as_deref()) {
+                let is_final = matches!(state, ManifestState::Completed | ManifestState::Failed);
+                let is_settled = !is_final || seen.settled_at.is_some();
+                if (owed(&seen).is_empty() && is_settled) || !self.is_left(seen.updated_at.as_deref()) {
                     continue;
                 }
                 // The index is stale: what is owed is what the table itself says.
@@ -390,9 +392,7 @@ impl Sweep {
                     let settled = self.settler.settle(&manifest).await;
                     finds.note_result("settling", "its files hadn't all followed it", manifest.id(), settled);
                 }
-                if let Some(owed) = owed(&manifest) {
-                    debts.push((manifest, owed));
-                }
+                debts.extend(owed(&manifest).into_iter().map(|owed| (manifest.clone(), owed)));
             }
         }
         if debts.is_empty() {

@@ -165,6 +165,9 @@ impl Ledger {
                     if manifest.settled_at.is_none() {
                         wrong.push(format!("{} isn't settled", manifest.id()));
                     }
+                    if manifest.announced_at.is_none() {
+                        wrong.push(format!("{} owes an announcement", manifest.id()));
+                    }
                     if owes_alert && manifest.alerted_at.is_none() {
                         wrong.push(format!("{} owes an alert", manifest.id()));
                     }
