@@ -256,7 +256,7 @@ class Proof:
         """What is still to come, in words; empty once nothing is."""
         files, manifests = self.items()
         prefix = f"s3://{self.bucket['input']}/"
-        etags = {(item["file_path"].removeprefix(prefix), item["etag"]) for item in files}
+        etags = {(item["file_path"].removeprefix(prefix), item.get("etag")) for item in files}
         latest = {version.key: version.etag for version in self.work.versions}
         return {
             "landed, and not in the table": sorted(set(latest.items()) - etags),

@@ -46,7 +46,8 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(
         "penstock_aws_requests_total",
         &["action", "outcome"],
-        "Requests to AWS by the SDK, by the IAM action that each takes and how it ended.",
+        "Requests to AWS by the SDK, by the IAM action that each takes and how it ended. Damaged: its bytes were not what their \
+         checksum says.",
     ),
     // Queues.
     Metric::counter(

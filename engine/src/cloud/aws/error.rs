@@ -103,6 +103,16 @@ fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> ErrorK
     }
 }
 
+/// Whether an error says that what was sent didn't arrive as it was: nothing of it was kept.
+pub(super) fn is_damaged<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    error.code().is_some_and(damaged_words)
+}
+
+/// The same of the words of an error.
+pub(super) fn damaged_words(text: &str) -> bool {
+    ["BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"].iter().any(|code| text.contains(code))
+}
+
 /// What an error code and the HTTP status beside it mean.
 pub(super) fn kind_of_code(code: &str, status: u16) -> ErrorKind {
     // Old protocols put a namespace before the name.
@@ -148,7 +158,9 @@ pub(super) fn kind_of_code(code: &str, status: u16) -> ErrorKind {
         | "Forbidden"
         | "KMSAccessDeniedException"
         | "KmsAccessDenied" => ErrorKind::Denied,
+        code if damaged_words(code) => ErrorKind::Unavailable,
         _ => match status {
+            304 => ErrorKind::PreconditionFailed,
             401 | 403 => ErrorKind::Denied,
             404 => ErrorKind::NotFound,
             412 => ErrorKind::PreconditionFailed,
@@ -170,6 +182,8 @@ mod tests {
             ("AWS.SimpleQueueService.NonExistentQueue", 400, ErrorKind::NotFound),
             ("ValidationException", 400, ErrorKind::Invalid),
             ("SlowDown", 503, ErrorKind::Throttled),
+            ("BadDigest", 400, ErrorKind::Unavailable),
+            ("", 304, ErrorKind::PreconditionFailed),
             ("InternalServerError", 500, ErrorKind::Unavailable),
             ("", 403, ErrorKind::Denied),
             ("", 200, ErrorKind::Unavailable),

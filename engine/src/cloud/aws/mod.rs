@@ -14,6 +14,7 @@ mod queue;
 mod stage;
 mod stream;
 mod table;
+mod verified;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -200,7 +201,7 @@ impl Cloud for AwsCloud {
         let (copy_whole_bytes, copy_part_bytes) = self.copy_bytes;
         let bucket = Bucket {
             name: target.name.clone(),
-            store: objects::open(&self.config, &target.name)?,
+            store: objects::open(&self.config, &self.clients.object, &target)?,
             stage: Arc::new(AwsStage {
                 client: self.clients.object.clone(),
                 bucket: target,

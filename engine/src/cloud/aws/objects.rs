@@ -4,18 +4,23 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
-use aws_sdk_s3::config::{ProvideCredentials, SharedCredentialsProvider};
+use aws_sdk_s3::{
+    Client,
+    config::{ProvideCredentials, SharedCredentialsProvider},
+};
 use object_store::{
     BackoffConfig, ClientOptions, CredentialProvider, ObjectStore, RetryConfig,
-    aws::{AmazonS3Builder, AwsCredential},
+    aws::{AmazonS3Builder, AwsCredential, Checksum},
 };
 
+use super::{error::Target, verified::VerifiedStore};
 use crate::cloud::{CloudError, Result};
 
-/// A bucket for plain reads, writes and listings.
-pub(super) fn open(config: &SdkConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
+/// A bucket for plain reads, writes and listings; `client` is the SDK's.
+pub(super) fn open(config: &SdkConfig, client: &Client, bucket: &Target) -> Result<Arc<dyn ObjectStore>> {
     let mut builder = AmazonS3Builder::new()
-        .with_bucket_name(bucket)
+        .with_bucket_name(&bucket.name)
+        .with_checksum_algorithm(Checksum::SHA256)
         .with_retry(RetryConfig {
             backoff: BackoffConfig {
                 init_backoff: Duration::from_millis(50),
@@ -42,7 +47,8 @@ pub(super) fn open(config: &SdkConfig, bucket: &str) -> Result<Arc<dyn ObjectSto
     if let Some(provider) = config.credentials_provider() {
         builder = builder.with_credentials(Arc::new(Chain(provider)));
     }
-    Ok(Arc::new(builder.build().map_err(CloudError::from)?))
+    let inner = Arc::new(builder.build().map_err(CloudError::from)?);
+    Ok(Arc::new(VerifiedStore { inner, client: client.clone(), bucket: bucket.clone() }))
 }
 
 /// The SDK's chain, which keeps what it found and renews it before it expires.

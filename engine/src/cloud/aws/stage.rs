@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_s3::{
     Client,
+    error::DisplayErrorContext,
     operation::head_object::HeadObjectOutput,
     primitives::ByteStream,
     types::{CompletedMultipartUpload, CompletedPart, MetadataDirective},
@@ -13,7 +14,10 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::error::Target;
+use super::{
+    error::{Target, is_damaged},
+    verified::{TRIES, tell_damaged},
+};
 use crate::cloud::{
     CloudError, ErrorKind, Result, Stage, limits,
     stage::{Completion, CopySource, Metadata, ObjectHead, Part, TOKEN, Upload},
@@ -59,15 +63,27 @@ impl Stage for AwsStage {
             return Err(self.invalid(&object, format!("part {number}: they go from 1 to {}", limits::PARTS_PER_UPLOAD)));
         }
         let size_bytes = bytes.len() as u64;
-        let request = self
-            .client
-            .upload_part()
-            .bucket(&self.bucket.name)
-            .key(&upload.key)
-            .upload_id(&upload.id)
-            .part_number(i32::try_from(number).unwrap_or(i32::MAX))
-            .body(ByteStream::from(bytes));
-        let answer = object.ask(PUT, request.send()).await?;
+        let request = || {
+            self.client
+                .upload_part()
+                .bucket(&self.bucket.name)
+                .key(&upload.key)
+                .upload_id(&upload.id)
+                .part_number(i32::try_from(number).unwrap_or(i32::MAX))
+                .body(ByteStream::from(bytes.clone()))
+        };
+        let mut tries = 0;
+        let answer = loop {
+            tries += 1;
+            let sent = request().send().await;
+            match &sent {
+                // S3 compared it with its checksum, and kept nothing.
+                Err(error) if tries < TRIES && is_damaged(error) => {
+                    tell_damaged(&object, PUT, tries, &DisplayErrorContext(error).to_string());
+                }
+                _ => break object.ask(PUT, std::future::ready(sent)).await?,
+            }
+        };
         Ok(Part { number, etag: etag_of(answer.e_tag), size_bytes })
     }
 
