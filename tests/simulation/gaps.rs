@@ -221,6 +221,25 @@ fn i8_restarts_in_mid_work_bring_no_message_nearer_to_the_dead_letters() {
 }
 
 #[test]
+fn i4_restarts_that_come_sooner_than_a_file_is_due_keep_no_file_waiting() {
+    simulate(async {
+        let mut world = World::new(7, None, &[]);
+        world.start("worker", TimeDelta::zero(), None).await;
+        world.land(&format!("{PREFIX}2026-02-01/a.ndjson"), &Lines::Some(3, 0), &NOW);
+        // Its change is checkpointed by the first engine: to the others only the index tells of it. It is due by age after
+        // 20 s, which are 30 s for them; none of them lives that long.
+        for _ in 0..6 {
+            world.start("engine", TimeDelta::zero(), None).await;
+            tokio::time::sleep(SECOND * 12).await;
+            let engine = world.processes().iter().position(|process| process.service == "engine").unwrap();
+            world.end(engine, true).await;
+        }
+        assert_eq!(states(&world).len(), 1);
+        assert_ne!(states(&world), [FileState::Pending], "each restart made it young again");
+    });
+}
+
+#[test]
 fn one_manifest_that_cannot_be_finished_keeps_no_other_waiting() {
     simulate(async {
         let mut world = World::new(7, None, &[]);

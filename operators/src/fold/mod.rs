@@ -105,12 +105,12 @@ impl FoldOptions {
         Duration::from_secs(60)
     }
 
-    fn thresholds(&self) -> Thresholds {
+    fn thresholds(&self, sole_process: bool) -> Thresholds {
         Thresholds {
             max_files: self.max_files,
             max_bytes: self.max_bytes,
             max_age: self.max_age,
-            reconcile: self.reconcile,
+            grace: if sole_process { Duration::ZERO } else { self.reconcile },
             max_candidate_bytes: 256 * 1024,
         }
     }
@@ -125,8 +125,8 @@ pub struct Thresholds {
     pub max_bytes: u64,
     /// When the oldest has waited so long.
     pub max_age: Duration,
-    /// How long another process's files are left to it.
-    pub reconcile: Duration,
+    /// How long another process's files are left to it; zero where there is no other process.
+    pub grace: Duration,
     /// At so many bytes of candidates in the item.
     pub max_candidate_bytes: usize,
 }
@@ -171,7 +171,7 @@ impl Build for FoldOptions {
         };
         Ok(Built::Operator(Box::new(Fold {
             assembler,
-            thresholds: self.thresholds(),
+            thresholds: self.thresholds(context.sole_process),
             reconcile: self.reconcile,
             gaps: gaps_of_process(&self.table),
             tracked: self.table,
@@ -184,6 +184,9 @@ impl Build for FoldOptions {
         })))
     }
 }
+
+/// How long the view's clock has run when a process starts: longer than any file is pending.
+const BEFORE_START: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// What the claims of a manifest found: those that were claimed, and the others with what is true of them.
 type Claimed = (Vec<FileItem>, Vec<(Key, Option<FileItem>)>);
@@ -291,8 +294,10 @@ impl Operator for Fold {
 }
 
 impl Fold {
+    /// The view's time. It begins long before the process, so that what was pending before has its true age: a file would
+    /// wait for ever if each restart made it young again.
     fn now(&self) -> Duration {
-        self.started.elapsed()
+        BEFORE_START + self.started.elapsed()
     }
 
     /// Takes a person's request. It is answered once what is pending now is in manifests.

@@ -270,11 +270,11 @@ impl DateView {
     }
 
     /// Oldest first, the entries that are ours to judge. One that only the index tells of may be another process's, who
-    /// will flush it sooner than we: it counts once it has been left lying for longer than a reading.
+    /// will flush it sooner than we: it counts once it has been left lying for the grace.
     fn ours<'a>(&'a self, thresholds: &'a Thresholds, now: Duration, all: bool) -> impl Iterator<Item = &'a Entry> {
         self.order.iter().filter_map(|(_, file_key)| self.entries.get(file_key)).filter(move |entry| {
             let is_asked = all && entry.since <= now;
-            is_asked || (!all && entry.by_change) || now.saturating_sub(entry.since) >= thresholds.reconcile
+            is_asked || (!all && entry.by_change) || now.saturating_sub(entry.since) >= thresholds.grace
         })
     }
 
@@ -312,7 +312,7 @@ impl DateView {
             let mut entries = entries.filter(|entry| entry.by_change == by_change);
             entries.next().and_then(|entry| now.saturating_sub(entry.since).checked_sub(grace))
         };
-        oldest(true, Duration::ZERO).max(oldest(false, thresholds.reconcile))
+        oldest(true, Duration::ZERO).max(oldest(false, thresholds.grace))
     }
 }
 
@@ -337,13 +337,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn thresholds() -> Thresholds {
-        Thresholds {
-            max_files: 3,
-            max_bytes: 100,
-            max_age: 10 * SECOND,
-            reconcile: 60 * SECOND,
-            max_candidate_bytes: 1000,
-        }
+        Thresholds { max_files: 3, max_bytes: 100, max_age: 10 * SECOND, grace: 60 * SECOND, max_candidate_bytes: 1000 }
     }
 
     fn file(key: &str, size_bytes: u64, pending_since: &str) -> FileItem {
