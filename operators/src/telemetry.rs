@@ -67,6 +67,11 @@ pub const METRICS: &[Metric] = &[
         .in_unit(MetricUnit::Bytes)
         .for_cloudwatch(),
     Metric::counter("penstock_rows_total", &[], "Rows of completed manifests.").for_cloudwatch(),
+    Metric::counter(
+        "penstock_corrupt_rows_total",
+        &[],
+        "Rows of completed manifests that Spark would have called corrupt (cast `spark`).",
+    ),
     Metric::counter("penstock_rejected_rows_total", &[], "Lines of completed manifests that were no rows.")
         .for_cloudwatch(),
     Metric::counter("penstock_manifests_failed_total", &[], "Manifests that were given up; their files failed.")

@@ -113,6 +113,7 @@ impl Worker {
                 manifest = manifest.id(),
                 rows = commit.rows,
                 rejected = commit.rejected_rows,
+                corrupt = report.corrupt_rows,
                 failed_files = commit.failed_files,
                 outputs = outputs.len(),
                 "Manifest completed."
@@ -120,6 +121,7 @@ impl Worker {
             metrics::counter!("penstock_attempts_total", "outcome" => "completed").increment(1);
             metrics::counter!("penstock_rows_total").increment(commit.rows);
             metrics::counter!("penstock_rejected_rows_total").increment(commit.rejected_rows);
+            metrics::counter!("penstock_corrupt_rows_total").increment(report.corrupt_rows);
             metrics::counter!("penstock_converted_bytes_total").increment(manifest.total_bytes);
         }
         Ok(None)

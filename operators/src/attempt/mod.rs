@@ -160,6 +160,7 @@ impl AttemptOptions {
                 output: cloud.bucket(&self.output).await?,
                 rejects: Some(cloud.bucket(&self.quarantine).await?),
             },
+            pipeline: context.naming.pipeline.clone(),
             limits: Limits { max_attempts: self.max_attempts, retry_wait },
             options: self,
             clock: context.clock.clone(),
@@ -176,6 +177,7 @@ struct Worker {
     manifests: Bucket,
     buckets: Buckets,
     catalog: SchemaItem,
+    pipeline: String,
     limits: Limits,
     options: AttemptOptions,
     clock: Clock,
@@ -366,6 +368,7 @@ impl Worker {
         let (date, id) = (&manifest.date_prefix, manifest.id());
         Ok(Conversion {
             manifest_id: id.to_owned(),
+            pipeline: Some(self.pipeline.clone()),
             created_at: json.created_at,
             files: files.collect::<Result<_, AttemptError>>()?,
             output: OutputName::Parts(format!("{}{date}/{id}", self.options.output_prefix)),
@@ -394,6 +397,7 @@ impl Worker {
             rows: converted.rows,
             rejected_rows: converted.rejected_rows,
             duplicate_keys: converted.duplicate_keys,
+            corrupt_rows: converted.corrupt_rows,
             parts: converted.parts.clone(),
             files: converted.files.iter().cloned().map(Into::into).collect(),
         };

@@ -36,6 +36,7 @@ pub async fn convert_files(
     let now = Utc::now();
     let mut conversion = Conversion {
         manifest_id: name.to_owned(),
+        pipeline: None,
         created_at: now,
         files: Vec::new(),
         output: OutputName::Single(name.to_owned()),

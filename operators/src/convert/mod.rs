@@ -17,6 +17,7 @@
 
 #[doc(hidden)]
 pub mod bare;
+mod buffers;
 mod cast;
 pub mod codec;
 mod columns;
@@ -61,6 +62,8 @@ pub use source::NdjsonSource;
 pub struct Conversion {
     /// The manifest that this is for; written into each part's key-value metadata.
     pub manifest_id: String,
+    /// The pipeline that it is for, if there is one; likewise.
+    pub pipeline: Option<String>,
     /// When the manifest was made: the text of `_processing_timestamp`.
     pub created_at: DateTime<Utc>,
     /// The files, in the order in which their rows appear.

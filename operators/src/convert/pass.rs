@@ -129,14 +129,19 @@ impl<'a> Job<'a> {
                 .map(|(part, partitions)| PartNode { key: self.conversion.output.key(part), partitions })
                 .collect(),
             encode: self.options.encode(),
-            metadata: vec![
-                ("penstock.manifest".to_owned(), self.conversion.manifest_id.clone()),
-                ("penstock.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-            ],
+            metadata: self.metadata(),
             write,
         };
         let projection = Arc::new(ProjectionExec::try_new(expressions, scan)?);
         Ok(Arc::new(ParquetPartsExec::try_new(Arc::new(sink), projection)?))
+    }
+
+    /// What each file says of itself.
+    fn metadata(&self) -> Vec<(String, String)> {
+        let pipeline = self.conversion.pipeline.as_deref().map(|name| ("penstock.pipeline", name));
+        let rest =
+            [("penstock.manifest", &*self.conversion.manifest_id), ("penstock.version", env!("CARGO_PKG_VERSION"))];
+        pipeline.into_iter().chain(rest).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
     fn context(&self) -> Arc<TaskContext> {

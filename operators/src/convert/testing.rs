@@ -88,6 +88,7 @@ impl World {
         let bucket = Bucket { name: "test".to_owned(), store: Arc::new(InMemory::new()), stage: stage.clone() };
         let conversion = Conversion {
             manifest_id: "batch-0001".to_owned(),
+            pipeline: Some("land".to_owned()),
             created_at: DateTime::UNIX_EPOCH,
             files: Vec::new(),
             output: OutputName::Parts("out/batch-0001".to_owned()),

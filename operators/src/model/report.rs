@@ -29,6 +29,9 @@ pub struct AttemptReport {
     pub rejected_rows: u64,
     /// Keys that came twice in one object; the last counted.
     pub duplicate_keys: u64,
+    /// Rows of records that Spark would have called corrupt (cast `spark`).
+    #[serde(default)]
+    pub corrupt_rows: u64,
     /// The staged outputs, with what completing them takes.
     pub parts: Vec<StagedPart>,
     /// What became of each file of the manifest.

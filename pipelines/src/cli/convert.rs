@@ -33,6 +33,9 @@ pub struct Arguments {
     /// How pages are compressed.
     #[arg(long, value_enum, default_value_t = Codec::Snappy)]
     compression: Codec,
+    /// How hard the codec tries: gzip 0 to 9, brotli 0 to 11, zstd 1 to 22.
+    #[arg(long, value_name = "LEVEL")]
+    compression_level: Option<u32>,
     /// Lower-case the names of columns.
     #[arg(long)]
     lower_case: bool,
@@ -89,6 +92,7 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
     let options = ConvertOptions {
         cast: arguments.cast.into(),
         compression: arguments.compression.into(),
+        compression_level: arguments.compression_level,
         column_case: if arguments.lower_case { ColumnCase::Lower } else { ColumnCase::Preserve },
         max_reject_ratio: arguments.max_reject_ratio,
         memory_limit_bytes: arguments.memory_limit,
@@ -127,9 +131,13 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
     for (file, reason, message) in &failed {
         writeln!(io::stderr(), "penstock: {file} failed ({reason}): {message}")?;
     }
+    let corrupt = match converted.corrupt_rows {
+        0 => String::new(),
+        rows => format!(" ({rows} of them corrupt)"),
+    };
     writeln!(
         out,
-        "{} rows, {} columns, {} rejected lines from {} files in {seconds:.1} s ({:.1} MB/s): {}",
+        "{} rows{corrupt}, {} columns, {} rejected lines from {} files in {seconds:.1} s ({:.1} MB/s): {}",
         converted.rows,
         converted.columns.len(),
         converted.rejected_rows,

@@ -12,6 +12,8 @@ pub enum Set {
     Flat,
     /// Posts of a social network: objects in objects, lists, text of many scripts.
     Nested,
+    /// Events of a forge: few columns, a payload whose shape goes by the event's type, spaces after separators.
+    Forge,
     /// 500 columns of short values.
     Wide,
     /// Texts of 2 to 20 KB.
@@ -46,6 +48,7 @@ impl Set {
         match self {
             Self::Flat => "flat",
             Self::Nested => "nested",
+            Self::Forge => "forge",
             Self::Wide => "wide",
             Self::Long => "long",
             Self::Small => "small",
@@ -111,6 +114,7 @@ impl Set {
         match self {
             Self::Flat | Self::Small | Self::Huge => names(&FLAT),
             Self::Nested => names(&NESTED),
+            Self::Forge => names(&["id", "type", "actor", "repo", "payload", "public", "created_at", "org"]),
             Self::Wide => (0..500).map(|column| format!("c{column}")).collect(),
             Self::Long => names(&["id", "title", "body", "raw"]),
             Self::Escapes => names(&["id", "path", "quoted", "text", "inner"]),
@@ -126,6 +130,7 @@ impl Set {
                 ["event_id", "time", "url", "user_agent", "session", "country"].contains(&name)
             }
             Self::Nested => ["created_at", "text", "lang"].contains(&name),
+            Self::Forge => ["id", "type", "created_at"].contains(&name),
             Self::Long | Self::Escapes => ["title", "body", "path", "quoted", "text"].contains(&name),
             Self::Low | Self::High => true,
             Self::Wide | Self::Sparse => false,
@@ -136,6 +141,7 @@ impl Set {
         match self {
             Self::Flat | Self::Small | Self::Huge => flat(out, random, row),
             Self::Nested => nested(out, random, row),
+            Self::Forge => forge(out, random, row),
             Self::Wide => wide(out, random),
             Self::Long => long(out, random, row),
             Self::Escapes => escapes(out, random, row),
@@ -472,6 +478,106 @@ fn post(out: &mut String, random: &mut Random, row: u64, outer: bool) {
         post(out, random, row, false);
     }
     put!(out, ",\"possibly_sensitive\":{}}}", random.one_in(7));
+}
+
+fn hex(out: &mut String, random: &mut Random, digits: usize) {
+    for digit in 0..digits.div_ceil(16) {
+        let wanted = (digits - digit * 16).min(16);
+        put!(out, "{:0wanted$x}", random.next() >> (64 - wanted * 4));
+    }
+}
+
+fn forge(out: &mut String, random: &mut Random, row: u64) {
+    let kind = random.of(&["PushEvent", "PushEvent", "PushEvent", "WatchEvent", "CreateEvent", "IssueCommentEvent"]);
+    put!(out, "{{\"id\": \"{}\", \"type\": \"{kind}\", ", 22_000_000_000_u64 + row * 3 + random.below(3));
+    let (login, actor) = (random.skewed(2_000_000), random.of(&WORDS[..30]));
+    let (owner, repo) = (random.skewed(900_000), random.of(&WORDS[..30]));
+    put!(
+        out,
+        "\"actor\": {{\"id\": {}, \"login\": \"{actor}{login}\", \"gravatar_id\": \"\", \"url\": \"https://api.forge.example/users/{actor}{login}\", \"avatar_url\": \"https://avatars.forge.example/u/{}?\"}}, ",
+        login * 7 + 100,
+        login * 7 + 100
+    );
+    let name = format!("{repo}{owner}/{}-{}", random.of(&WORDS[..30]), random.of(&WORDS[..30]));
+    put!(
+        out,
+        "\"repo\": {{\"id\": {}, \"name\": \"{name}\", \"url\": \"https://api.forge.example/repos/{name}\"}}, \"payload\": {{",
+        owner * 11 + 5000
+    );
+    match kind {
+        "PushEvent" => {
+            let commits = 1 + random.skewed(6);
+            put!(
+                out,
+                "\"push_id\": {}, \"size\": {commits}, \"distinct_size\": {commits}, \"ref\": \"refs/heads/{}\", \"head\": \"",
+                10_000_000_000 + random.below(9_000_000_000),
+                random.of(&["main", "master", "develop", "release"])
+            );
+            hex(out, random, 40);
+            out.push_str("\", \"before\": \"");
+            hex(out, random, 40);
+            out.push_str("\", \"commits\": [");
+            for commit in 0..commits {
+                out.push_str(if commit > 0 { ", {\"sha\": \"" } else { "{\"sha\": \"" });
+                let begin = out.len();
+                hex(out, random, 40);
+                let sha = out[begin..].to_owned();
+                put!(
+                    out,
+                    "\", \"author\": {{\"name\": \"{} {}\", \"email\": \"{actor}{login}@mail.example\"}}, \"message\": \"",
+                    random.of(&WORDS),
+                    random.of(&WORDS)
+                );
+                let words = 2 + random.below(14);
+                random.words(out, words);
+                if random.one_in(4) {
+                    put!(out, "\\n\\nSigned-off-by: {actor} <{actor}{login}@mail.example>");
+                }
+                put!(
+                    out,
+                    "\", \"distinct\": true, \"url\": \"https://api.forge.example/repos/{name}/commits/{sha}\"}}"
+                );
+            }
+            out.push(']');
+        }
+        "WatchEvent" => out.push_str("\"action\": \"started\""),
+        "CreateEvent" => {
+            out.push_str(
+                "\"ref\": null, \"ref_type\": \"repository\", \"master_branch\": \"main\", \"description\": \"",
+            );
+            let words = random.below(12);
+            random.words(out, words);
+            out.push_str("\", \"pusher_type\": \"user\"");
+        }
+        _ => {
+            let issue = random.skewed(9000);
+            put!(
+                out,
+                "\"action\": \"created\", \"issue\": {{\"url\": \"https://api.forge.example/repos/{name}/issues/{issue}\", \"id\": {}, \"number\": {issue}, \"title\": \"",
+                random.below(2_000_000_000)
+            );
+            let words = 3 + random.below(9);
+            random.words(out, words);
+            put!(
+                out,
+                "\", \"labels\": [], \"state\": \"open\", \"locked\": false, \"assignee\": null, \"comments\": {}, \"body\": \"",
+                random.skewed(60)
+            );
+            let words = 10 + random.below(120);
+            random.words(out, words);
+            put!(out, "\"}}, \"comment\": {{\"id\": {}, \"body\": \"", random.below(2_000_000_000));
+            let words = 5 + random.below(60);
+            random.words(out, words);
+            out.push_str("\"}");
+        }
+    }
+    out.push_str("}, \"public\": true, \"created_at\": \"");
+    time(out, random, row);
+    out.push('"');
+    if random.one_in(4) {
+        put!(out, ", \"org\": {{\"id\": {}, \"login\": \"{repo}{owner}\", \"gravatar_id\": \"\"}}", owner * 11 + 77);
+    }
+    out.push('}');
 }
 
 fn wide(out: &mut String, random: &mut Random) {

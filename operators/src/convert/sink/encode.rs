@@ -13,7 +13,8 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::SchemaDescriptor;
 use serde::{Deserialize, Serialize};
 
-use super::column::{ChunkOptions, ColumnEncoder, EncodedColumn, Form, Room};
+use super::column::{ChunkOptions, ColumnEncoder, EncodedColumn, Form, Pages, Room};
+use crate::convert::buffers::BufferPool;
 use crate::convert::options;
 
 /// Values looked at to tell whether a dictionary pays.
@@ -89,12 +90,18 @@ pub(super) struct RowGroupEncoder {
 /// A row group, encoded.
 pub(super) struct RowGroup {
     columns: Vec<EncodedColumn>,
+    pages: Pages,
     pub(super) rows: usize,
 }
 
 impl RowGroupEncoder {
     /// A row group that `first` will be written to: a column gets a dictionary if its values there repeat themselves.
-    pub(super) fn new(schema: &SchemaDescriptor, options: &EncodeOptions, first: &RecordBatch) -> Result<Self> {
+    pub(super) fn new(
+        schema: &SchemaDescriptor,
+        options: &EncodeOptions,
+        first: &RecordBatch,
+        pool: &BufferPool,
+    ) -> Result<Self> {
         let compression = options.codec()?;
         let otherwise = match options.text_encoding {
             options::TextEncoding::DeltaLength => Form::DeltaLength,
@@ -112,7 +119,7 @@ impl RowGroupEncoder {
             let form = if dictionary_pays(values.as_string()) { Form::Dictionary } else { otherwise };
             ColumnEncoder::new(options, form, otherwise)
         });
-        Ok(Self { columns: columns.collect::<Result<_>>()?, room: Room::default(), rows: 0, text_bytes: 0 })
+        Ok(Self { columns: columns.collect::<Result<_>>()?, room: Room::new(pool.clone()), rows: 0, text_bytes: 0 })
     }
 
     /// Adds rows. Columns past those of the schema are left out.
@@ -136,7 +143,7 @@ impl RowGroupEncoder {
     /// Ends the row group.
     pub(super) fn close(mut self) -> Result<RowGroup> {
         let columns = self.columns.into_iter().map(|column| column.close(&mut self.room)).collect::<Result<_>>()?;
-        Ok(RowGroup { columns, rows: self.rows })
+        Ok(RowGroup { columns, pages: self.room.into_pages(), rows: self.rows })
     }
 }
 
@@ -145,15 +152,15 @@ impl RowGroup {
     pub(super) fn append_to<W: Write + Send>(self, file: &mut SerializedFileWriter<W>) -> Result<()> {
         let mut row_group = file.next_row_group()?;
         for column in self.columns {
-            column.append_to(&mut row_group)?;
+            column.append_to(&self.pages, &mut row_group)?;
         }
         row_group.close()?;
         Ok(())
     }
 
-    /// What its chunks hold.
-    pub(super) fn bytes(&self) -> usize {
-        self.columns.iter().map(EncodedColumn::bytes).sum()
+    /// What it holds in memory.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.pages.memory_bytes()
     }
 }
 

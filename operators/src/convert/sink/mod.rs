@@ -32,6 +32,7 @@ pub use encode::EncodeOptions;
 pub(crate) use upload::{Outlets, UploadGuard, part_bytes, part_offset};
 
 use self::part::PartTask;
+use super::buffers::BufferPool;
 use super::note::{self, NOTE};
 
 /// The counter of rows.
@@ -72,8 +73,9 @@ pub struct ParquetPartsExec {
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
-    /// Like the metrics, this belongs to a plan that runs and never travels: it only saves work.
+    /// Like the metrics, these belong to a plan that runs and never travel: they only save work.
     spoiled: Arc<AtomicBool>,
+    buffers: BufferPool,
 }
 
 impl ParquetPartsExec {
@@ -111,6 +113,7 @@ impl ParquetPartsExec {
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
             spoiled: Arc::new(AtomicBool::new(false)),
+            buffers: BufferPool::default(),
         })
     }
 
@@ -188,6 +191,7 @@ impl ExecutionPlan for ParquetPartsExec {
             context,
             outlets,
             spoiled: self.spoiled.clone(),
+            buffers: self.buffers.clone(),
             rows: MetricBuilder::new(&self.metrics).counter(ROWS, partition),
         };
         // Room for one batch, no more: see the end of PartTask::run.

@@ -29,7 +29,8 @@ use tokio::sync::mpsc;
 
 use super::ParquetParts;
 use super::encode::{RowGroup, RowGroupEncoder};
-use super::upload::{Outlets, PartUpload, UploadGuard};
+use super::upload::{Outlets, PartUpload, UploadGuard, part_bytes};
+use crate::convert::buffers::{Buffer, BufferPool};
 use crate::convert::error::parquet_error;
 use crate::convert::note::{self, Note, PartOutcome};
 use crate::convert::source::SCAN_BYTES;
@@ -48,6 +49,7 @@ pub(super) struct PartTask {
     pub(super) outlets: Arc<Outlets>,
     /// Whether this pass can't be the last one: nothing more is written, but all is read.
     pub(super) spoiled: Arc<AtomicBool>,
+    pub(super) buffers: BufferPool,
     pub(super) rows: Count,
 }
 
@@ -146,6 +148,7 @@ impl PartTask {
             schema: self.schema.clone(),
             context: self.context.clone(),
             spoiled: self.spoiled.clone(),
+            buffers: self.buffers.clone(),
             rows: self.rows.clone(),
             memory: self.reservation("encode"),
             hand_over,
@@ -162,6 +165,7 @@ struct PartitionTask {
     schema: SchemaRef,
     context: Arc<TaskContext>,
     spoiled: Arc<AtomicBool>,
+    buffers: BufferPool,
     rows: Count,
     memory: MemoryReservation,
     hand_over: mpsc::Sender<Item>,
@@ -196,7 +200,9 @@ impl PartitionTask {
             }
             let mut growing = match encoder.take() {
                 Some(growing) => growing,
-                None => RowGroupEncoder::new(&columns, &self.node.encode, &batch).map_err(parquet_error)?,
+                None => {
+                    RowGroupEncoder::new(&columns, &self.node.encode, &batch, &self.buffers).map_err(parquet_error)?
+                }
             };
             growing.write(&batch).map_err(parquet_error)?;
             let memory_bytes = growing.memory_bytes();
@@ -221,7 +227,7 @@ impl PartitionTask {
     async fn end_row_group(&self, encoder: RowGroupEncoder) -> Result<()> {
         let row_group = encoder.close().map_err(parquet_error)?;
         // The memory is used already; what is asked is only that it be counted.
-        self.memory.resize(row_group.bytes());
+        self.memory.resize(row_group.memory_bytes());
         let memory = self.memory.split(self.memory.size());
         self.hand_over(Item::RowGroup(row_group, memory)).await
     }
@@ -234,20 +240,46 @@ impl PartitionTask {
 
 /// A Parquet file while it is written.
 struct PartFile {
-    writer: SerializedFileWriter<Buffer>,
+    writer: SerializedFileWriter<Blocks>,
     upload: PartUpload,
     rows: u64,
     row_groups: usize,
 }
 
-/// What has been written and not been taken yet.
-#[derive(Default)]
-struct Buffer(Vec<u8>);
+/// What has been written and isn't on its way yet, in blocks that are parts of the upload.
+struct Blocks {
+    pool: BufferPool,
+    /// The block that grows: which part it will be, and how far it is filled.
+    number: u32,
+    block: Option<Buffer>,
+    filled: usize,
+    full: Vec<Bytes>,
+}
 
-impl Write for Buffer {
+impl Blocks {
+    fn new(pool: BufferPool) -> Self {
+        Self { pool, number: 1, block: None, filled: 0, full: Vec::new() }
+    }
+
+    /// The block that grows ends here.
+    fn end_block(&mut self) {
+        let filled = std::mem::take(&mut self.filled);
+        self.number += 1;
+        self.full.extend(self.block.take().map(|block| block.into_bytes(filled)));
+    }
+}
+
+impl Write for Blocks {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
+        let size = part_bytes(self.number);
+        let block = self.block.get_or_insert_with(|| self.pool.take(size));
+        let length = bytes.len().min(size - self.filled);
+        block[self.filled..self.filled + length].copy_from_slice(&bytes[..length]);
+        self.filled += length;
+        if self.filled == size {
+            self.end_block();
+        }
+        Ok(length)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -261,7 +293,8 @@ impl PartFile {
         let metadata = node.metadata.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
         let properties = node.encode.properties().set_key_value_metadata(Some(metadata)).build();
         let options = ArrowWriterOptions::new().with_properties(properties);
-        let (writer, _) = ArrowWriter::try_new_with_options(Buffer::default(), task.schema.clone(), options)
+        let blocks = Blocks::new(task.buffers.clone());
+        let (writer, _) = ArrowWriter::try_new_with_options(blocks, task.schema.clone(), options)
             .and_then(ArrowWriter::into_serialized_writer)
             .map_err(parquet_error)?;
         let upload = PartUpload::begin(&task.outlets, &node.bucket, &node.parts[task.part].key, &node.token).await?;
@@ -272,37 +305,23 @@ impl PartFile {
         self.rows += row_group.rows as u64;
         self.row_groups += 1;
         row_group.append_to(&mut self.writer).map_err(parquet_error)?;
-        let written = std::mem::take(&mut self.writer.inner_mut().0);
-        let rest = self.send(written, false).await?;
-        self.writer.inner_mut().0 = rest;
-        Ok(())
+        self.send().await
     }
 
     async fn finish(mut self, part: usize) -> Result<(UploadGuard, PartOutcome)> {
         self.writer.finish().map_err(parquet_error)?;
-        let written = std::mem::take(&mut self.writer.inner_mut().0);
-        self.send(written, true).await?;
+        self.writer.inner_mut().end_block();
+        self.send().await?;
         let (rows, row_groups, size_bytes) = (self.rows, self.row_groups, self.upload.size_bytes);
         let (guard, upload, parts) = self.upload.finish().await?;
         Ok((guard, PartOutcome { part, upload, parts, rows, size_bytes, row_groups }))
     }
 
-    /// Sends what fills parts of the upload, at the end all; gives back the rest.
-    async fn send(&mut self, written: Vec<u8>, all: bool) -> Result<Vec<u8>> {
-        if !all && written.len() < self.upload.next_part_bytes() {
-            return Ok(written);
+    /// Sends the blocks that are full.
+    async fn send(&mut self) -> Result<()> {
+        for block in std::mem::take(&mut self.writer.inner_mut().full) {
+            self.upload.put(block).await?;
         }
-        let mut bytes = Bytes::from(written);
-        while bytes.len() >= self.upload.next_part_bytes() {
-            let part = bytes.split_to(self.upload.next_part_bytes());
-            self.upload.put(part).await?;
-        }
-        if all {
-            if !bytes.is_empty() {
-                self.upload.put(bytes).await?;
-            }
-            return Ok(Vec::new());
-        }
-        Ok(bytes.to_vec())
+        Ok(())
     }
 }

@@ -112,12 +112,7 @@ impl PartUpload {
         Ok(Self { guard, on_the_way: VecDeque::new(), parts: Vec::new(), next_number: 1, size_bytes: 0 })
     }
 
-    /// The size that the next part must have, unless it is the last.
-    pub(super) fn next_part_bytes(&self) -> usize {
-        part_bytes(self.next_number)
-    }
-
-    /// Sends the next part on its way.
+    /// Sends the next part on its way: of [`part_bytes`], unless it is the last.
     pub(super) async fn put(&mut self, bytes: Bytes) -> Result<()> {
         while self.on_the_way.len() >= PARTS_ON_THE_WAY {
             self.arrive().await?;

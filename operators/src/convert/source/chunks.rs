@@ -1,6 +1,8 @@
 //! A file's bytes in order, fetched ahead in large chunks while earlier ones are worked on.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,9 +10,10 @@ use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::metrics::Count;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore};
 
 use crate::convert::FailureReason;
+use crate::convert::buffers::BufferPool;
 
 /// The size of a chunk.
 const CHUNK_BYTES: u64 = 4 << 20;
@@ -41,6 +44,7 @@ pub(super) struct Object {
     pub(super) size_bytes: u64,
     pub(super) etag: Option<String>,
     pub(super) version: Option<String>,
+    pub(super) buffers: BufferPool,
 }
 
 impl Object {
@@ -59,7 +63,21 @@ impl Object {
             return Err(ReadFault::File(FailureReason::Changed, message));
         }
         let Some(range) = range else { return Ok(Bytes::new()) };
-        let bytes = result.bytes().await.map_err(|error| self.fault(error))?;
+        let bytes = match result.payload {
+            GetResultPayload::File(file, _) => {
+                let (at, length) = (range.start, (range.end - range.start) as usize);
+                let read = SpawnedTask::spawn_blocking(move || read(file, at, length, &self.buffers));
+                let read = read
+                    .join()
+                    .await
+                    .map_err(|error| ReadFault::Store(DataFusionError::ExecutionJoin(Box::new(error))))?;
+                return read.map_err(|error| {
+                    let message = format!("{}: {error}", self.path);
+                    ReadFault::Store(DataFusionError::IoError(std::io::Error::new(error.kind(), message)))
+                });
+            }
+            GetResultPayload::Stream(_) => result.bytes().await.map_err(|error| self.fault(error))?,
+        };
         if bytes.len() as u64 != range.end - range.start {
             let message = format!("{} gave {} bytes for {range:?}", self.path, bytes.len());
             return Err(ReadFault::Store(DataFusionError::IoError(std::io::Error::other(message))));
@@ -87,6 +105,14 @@ impl Object {
             }
         }
     }
+}
+
+/// Reads `length` bytes from `at` on: a file of this machine is read into memory that was used before.
+fn read(mut file: File, at: u64, length: usize, buffers: &BufferPool) -> std::io::Result<Bytes> {
+    let mut buffer = buffers.take(length);
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(&mut buffer[..length])?;
+    Ok(buffer.into_bytes(length))
 }
 
 /// Reads an object from some byte on.

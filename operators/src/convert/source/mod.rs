@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use inflate::Encoding;
 
 use self::opener::{NdjsonOpener, Upcoming};
+use super::buffers::BufferPool;
 use super::scanner::ScanOptions;
 
 /// What the scan's read-ahead and a batch may hold of one range at a time.
@@ -128,6 +129,7 @@ pub(super) async fn probe(
             size_bytes: range.size_bytes,
             etag: range.etag.clone(),
             version: range.version.clone(),
+            buffers: BufferPool::default(),
         };
         if !probe.read(object, range.file.encoding).await {
             break;
@@ -173,13 +175,20 @@ pub struct NdjsonSource {
     schema: TableSchema,
     batch_rows: usize,
     metrics: ExecutionPlanMetricsSet,
+    buffers: BufferPool,
 }
 
 impl NdjsonSource {
     /// A source with these options; they say its schema.
     pub fn new(options: ScanOptions) -> Self {
         let schema = TableSchema::from(options.schema());
-        Self { options: Arc::new(options), schema, batch_rows: 8192, metrics: ExecutionPlanMetricsSet::new() }
+        Self {
+            options: Arc::new(options),
+            schema,
+            batch_rows: 8192,
+            metrics: ExecutionPlanMetricsSet::new(),
+            buffers: BufferPool::default(),
+        }
     }
 
     fn schema(&self) -> SchemaRef {
@@ -200,7 +209,7 @@ impl FileSource for NdjsonSource {
             options: self.options.clone(),
             schema: self.schema(),
             batch_rows: self.batch_rows,
-            upcoming: Mutex::new(Upcoming::new(object_store, files.to_vec(), bytes_read)),
+            upcoming: Mutex::new(Upcoming::new(object_store, files.to_vec(), bytes_read, self.buffers.clone())),
             scanner: Arc::default(),
         }))
     }

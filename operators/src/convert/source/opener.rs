@@ -16,6 +16,7 @@ use object_store::ObjectStore;
 use super::ScanFile;
 use super::chunks::{BYTES_AHEAD, ChunkReader, Object, ReadFault};
 use super::inflate::{Encoding, InflateReader};
+use crate::convert::buffers::BufferPool;
 use crate::convert::cast::LineScanner;
 use crate::convert::scanner::lines::{LineCutter, Piece};
 use crate::convert::scanner::{ScanOptions, Scanner};
@@ -41,14 +42,20 @@ pub(super) struct NdjsonOpener {
 pub(super) struct Upcoming {
     store: Arc<dyn ObjectStore>,
     bytes_read: Count,
+    buffers: BufferPool,
     files: VecDeque<PartitionedFile>,
     /// Readers of the first of them.
     readers: VecDeque<ChunkReader>,
 }
 
 impl Upcoming {
-    pub(super) fn new(store: Arc<dyn ObjectStore>, files: Vec<PartitionedFile>, bytes_read: Count) -> Self {
-        Self { store, bytes_read, files: files.into(), readers: VecDeque::new() }
+    pub(super) fn new(
+        store: Arc<dyn ObjectStore>,
+        files: Vec<PartitionedFile>,
+        bytes_read: Count,
+        buffers: BufferPool,
+    ) -> Self {
+        Self { store, bytes_read, buffers, files: files.into(), readers: VecDeque::new() }
     }
 
     /// The reader of the file that is opened now.
@@ -80,6 +87,7 @@ impl Upcoming {
             size_bytes: meta.size,
             etag: meta.e_tag.clone(),
             version: meta.version.clone(),
+            buffers: self.buffers.clone(),
         };
         let (start, end) = file.range();
         ChunkReader::new(object, start.saturating_sub(1), end, self.bytes_read.clone())

@@ -270,6 +270,26 @@ async fn little_memory_makes_smaller_row_groups() {
 }
 
 #[tokio::test]
+async fn a_file_says_what_it_was_made_for() {
+    let world = World::new(&[("a.ndjson", b"{\"a\":1}\n")]).await;
+    let (converted, _) = world.converted().await;
+    let staged = world.staged(&converted.parts[0]);
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(staged).unwrap();
+    let metadata = reader.metadata().file_metadata().key_value_metadata().unwrap();
+    let told: Vec<_> = metadata
+        .iter()
+        .filter(|entry| entry.key.starts_with("penstock."))
+        .map(|entry| (entry.key.as_str(), entry.value.as_deref().unwrap()))
+        .collect();
+    let expected = [
+        ("penstock.pipeline", "land"),
+        ("penstock.manifest", "batch-0001"),
+        ("penstock.version", env!("CARGO_PKG_VERSION")),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
 async fn a_line_of_40_megabytes_is_one_reject() {
     let file = [b"{\"a\":1}\n{\"a\":\"".to_vec(), vec![b'x'; 40_000_000], b"\"}\n{\"a\":2}\n".to_vec()].concat();
     let world = World::new(&[("a.ndjson", &file), ("a.ndjson.gz", &gz(&file))]).await;

@@ -1,5 +1,9 @@
 //! The pages of a column chunk, and what the file's footer and indexes say of them.
 
+use std::io::Write as _;
+use std::ops::Range;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, PageType, Type};
 use parquet::bloom_filter::Sbbf;
@@ -17,6 +21,8 @@ use parquet::schema::types::ColumnDescPtr;
 use super::bounds::Bounds;
 use super::compress::Compressor;
 use super::dictionary::Dictionary;
+use super::pages::{ChunkPages, Pages};
+use crate::convert::buffers::BufferPool;
 
 /// Distinct values that a Bloom filter is made for at first; it is folded to what it needs in the end.
 const BLOOM_FILTER_VALUES: u64 = 1 << 20;
@@ -45,7 +51,8 @@ pub(super) struct PageFacts {
 
 /// An encoded column of a row group.
 pub(in super::super) struct EncodedColumn {
-    bytes: Bytes,
+    /// Its pages among those of its row group.
+    places: Vec<Range<usize>>,
     close: ColumnCloseResult,
 }
 
@@ -53,27 +60,42 @@ impl EncodedColumn {
     /// Appends it to a row group.
     pub(in super::super) fn append_to<W: std::io::Write + Send>(
         self,
+        pages: &Pages,
         row_group: &mut SerializedRowGroupWriter<'_, W>,
     ) -> Result<()> {
-        row_group.append_column(&self.bytes, self.close)
-    }
-
-    pub(in super::super) fn bytes(&self) -> usize {
-        self.bytes.len()
+        row_group.append_column(&ChunkPages { pages, places: &self.places }, self.close)
     }
 }
 
-/// Room to work in, shared by the columns of a row group: one at a time needs it.
-#[derive(Debug, Default)]
+/// What the columns of a row group share: room to work in, which one at a time needs, and the pages that are done.
+#[derive(Debug)]
 pub(in super::super) struct Room {
-    /// A page before it is compressed.
-    page: Vec<u8>,
-    compressed: Vec<u8>,
+    /// A page, or what precedes its text, before it is compressed.
+    pub(super) page: Vec<u8>,
+    compressed: Arc<Vec<u8>>,
+    pages: Pages,
 }
 
 impl Room {
+    pub(in super::super) fn new(pool: BufferPool) -> Self {
+        Self { page: Vec::new(), compressed: Arc::default(), pages: Pages::new(pool) }
+    }
+
     pub(in super::super) fn memory_bytes(&self) -> usize {
-        self.page.capacity() + self.compressed.capacity()
+        self.page.capacity() + self.compressed.capacity() + self.pages.memory_bytes()
+    }
+
+    pub(in super::super) fn into_pages(self) -> Pages {
+        self.pages
+    }
+}
+
+/// A page on its way: [`Page`] wants to own it, and its memory is needed again.
+struct Lent(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -81,8 +103,6 @@ impl Room {
 pub(super) struct Chunk {
     options: ChunkOptions,
     compressor: Compressor,
-    /// The data pages, headers included.
-    out: TrackedWrite<Vec<u8>>,
     pages: Vec<WrittenPage>,
     bounds: Bounds,
     bloom_filter: Option<Sbbf>,
@@ -91,8 +111,8 @@ pub(super) struct Chunk {
 
 struct WrittenPage {
     facts: PageFacts,
-    offset: u64,
-    compressed_bytes: usize,
+    /// Among those of its row group, header included.
+    place: Range<usize>,
 }
 
 impl Chunk {
@@ -102,7 +122,6 @@ impl Chunk {
             compressor: Compressor::new(options.compression)?,
             bloom_filter: bloom_filter.transpose()?,
             options,
-            out: TrackedWrite::new(Vec::new()),
             pages: Vec::new(),
             bounds: Bounds::default(),
             uncompressed_bytes: 0,
@@ -125,68 +144,64 @@ impl Chunk {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let filter = self.bloom_filter.as_ref().map_or(0, |filter| filter.num_blocks() * 32);
-        self.out.inner().capacity() + filter
+        self.bloom_filter.as_ref().map_or(0, |filter| filter.num_blocks() * 32)
     }
 
-    /// Adds a data page of what `write` appends.
-    pub(super) fn put_page(
-        &mut self,
-        facts: PageFacts,
-        room: &mut Room,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<()> {
-        room.page.clear();
-        write(&mut room.page);
+    /// Adds a data page: `text`, or what `room` holds as one.
+    pub(super) fn put_page(&mut self, facts: PageFacts, text: Option<&[u8]>, room: &mut Room) -> Result<()> {
+        let page = text.unwrap_or(&room.page);
+        let uncompressed_bytes = page.len();
         let page = Page::DataPage {
-            buf: Bytes::from(self.compressor.compress(&room.page, &mut room.compressed)?),
+            buf: compress(&mut self.compressor, page, &mut room.compressed)?,
             num_values: facts.rows as u32,
             encoding: facts.encoding,
             def_level_encoding: Encoding::RLE,
             rep_level_encoding: Encoding::RLE,
             statistics: None,
         };
-        let spec = put(&mut self.out, page, room.page.len())?;
+        let (spec, place) = put(&mut room.pages, page, uncompressed_bytes)?;
         self.uncompressed_bytes += spec.uncompressed_size;
         self.bounds.merge(&facts.bounds);
-        self.pages.push(WrittenPage { facts, offset: spec.offset, compressed_bytes: spec.compressed_size });
+        self.pages.push(WrittenPage { facts, place });
         Ok(())
     }
 
     /// The chunk: its dictionary, if it has one, then its pages.
     pub(super) fn close(mut self, dictionary: Option<Dictionary>, room: &mut Room) -> Result<EncodedColumn> {
-        let mut out = TrackedWrite::new(Vec::new());
+        let mut places = Vec::with_capacity(self.pages.len() + 1);
         let used = self.pages.iter().any(|page| page.facts.encoding == Encoding::RLE_DICTIONARY);
         let dictionary = dictionary.filter(|_| used);
         if let Some(dictionary) = &dictionary {
             dictionary.values().for_each(|value| self.add_to_bloom_filter(value));
             let page = Page::DictionaryPage {
-                buf: Bytes::from(self.compressor.compress(dictionary.plain(), &mut room.compressed)?),
+                buf: compress(&mut self.compressor, dictionary.plain(), &mut room.compressed)?,
                 num_values: dictionary.len() as u32,
                 encoding: Encoding::PLAIN,
                 is_sorted: false,
             };
-            self.uncompressed_bytes += put(&mut out, page, dictionary.plain().len())?.uncompressed_size;
+            let (spec, place) = put(&mut room.pages, page, dictionary.plain().len())?;
+            self.uncompressed_bytes += spec.uncompressed_size;
+            places.push(place);
         }
-        let dictionary_bytes = out.bytes_written();
-        let mut bytes = out.into_inner()?;
-        bytes.extend_from_slice(&std::mem::replace(&mut self.out, TrackedWrite::new(Vec::new())).into_inner()?);
+        let dictionary_bytes = places.iter().map(Range::len).sum();
+        places.extend(self.pages.iter().map(|page| page.place.clone()));
+        let bytes = places.iter().map(Range::len).sum();
         let rows: usize = self.pages.iter().map(|page| page.facts.rows).sum();
-        let metadata = self.metadata(bytes.len(), rows, dictionary.is_some().then_some(dictionary_bytes))?;
+        let metadata = self.metadata(bytes, rows, dictionary.is_some().then_some(dictionary_bytes))?;
         let column_index = self.column_index()?;
         let offset_index = self.options.page_index.then(|| self.offset_index(dictionary_bytes as u64));
         if let (Some(filter), Some(share)) = (&mut self.bloom_filter, self.options.bloom_filter) {
             filter.fold_to_target_fpp(share);
         }
         let close = ColumnCloseResult {
-            bytes_written: bytes.len() as u64,
+            bytes_written: bytes as u64,
             rows_written: rows as u64,
             metadata,
             bloom_filter: self.bloom_filter,
             column_index,
             offset_index: offset_index.map(OffsetIndexBuilder::build),
         };
-        Ok(EncodedColumn { bytes: Bytes::from(bytes), close })
+        Ok(EncodedColumn { places, close })
     }
 
     fn metadata(&self, bytes: usize, rows: usize, dictionary_bytes: Option<usize>) -> Result<ColumnChunkMetaData> {
@@ -258,15 +273,29 @@ impl Chunk {
 
     fn offset_index(&self, dictionary_bytes: u64) -> OffsetIndexBuilder {
         let mut index = OffsetIndexBuilder::new();
+        let mut offset = dictionary_bytes;
         for page in &self.pages {
             index.append_row_count(page.facts.rows as i64);
-            index.append_offset_and_size((page.offset + dictionary_bytes) as i64, page.compressed_bytes as i32);
+            index.append_offset_and_size(offset as i64, page.place.len() as i32);
+            offset += page.place.len() as u64;
             index.append_unencoded_byte_array_data_bytes(Some(page.facts.text_bytes as i64));
         }
         index
     }
 }
 
-fn put(out: &mut TrackedWrite<Vec<u8>>, page: Page, uncompressed_bytes: usize) -> Result<PageWriteSpec> {
-    SerializedPageWriter::new(out).write_page(CompressedPage::new(page, uncompressed_bytes))
+/// The compressed form of `page`, which `room` holds as long as it is needed.
+fn compress(compressor: &mut Compressor, page: &[u8], room: &mut Arc<Vec<u8>>) -> Result<Bytes> {
+    let length = compressor.compress(page, Arc::make_mut(room))?;
+    Ok(Bytes::from_owner(Lent(room.clone())).slice(..length))
+}
+
+/// Appends a page with its header; tells where it is.
+fn put(pages: &mut Pages, page: Page, uncompressed_bytes: usize) -> Result<(PageWriteSpec, Range<usize>)> {
+    let begin = pages.end();
+    let mut out = TrackedWrite::new(&mut *pages);
+    let spec = SerializedPageWriter::new(&mut out).write_page(CompressedPage::new(page, uncompressed_bytes))?;
+    out.flush()?;
+    drop(out);
+    Ok((spec, begin..pages.end()))
 }

@@ -31,37 +31,53 @@ impl Compressor {
         })
     }
 
-    /// The compressed form of `page`; `room` is room to work in.
-    pub(super) fn compress(&mut self, page: &[u8], room: &mut Vec<u8>) -> Result<Vec<u8>> {
+    /// Writes the compressed form of `page` over what `out` holds, and gives its length.
+    pub(super) fn compress(&mut self, page: &[u8], out: &mut Vec<u8>) -> Result<usize> {
         match self {
-            Self::None => Ok(page.to_vec()),
-            Self::Snappy(snappy) => {
-                let most = snap::raw::max_compress_len(page.len());
-                if room.len() < most {
-                    room.resize(most, 0);
-                }
-                let length = snappy.compress(page, room).map_err(external)?;
-                Ok(room[..length].to_vec())
+            Self::None => {
+                out.clear();
+                out.extend_from_slice(page);
+                Ok(page.len())
             }
-            Self::Lz4 => Ok(lz4_flex::block::compress(page)),
-            Self::Zstd(zstd) => Ok(zstd.compress(page)?),
+            Self::Snappy(snappy) => {
+                let out = room(out, snap::raw::max_compress_len(page.len()));
+                snappy.compress(page, out).map_err(external)
+            }
+            Self::Lz4 => {
+                let out = room(out, lz4_flex::block::get_maximum_output_size(page.len()));
+                lz4_flex::block::compress_into(page, out).map_err(external)
+            }
+            Self::Zstd(zstd) => {
+                let out = room(out, zstd::zstd_safe::compress_bound(page.len()));
+                Ok(zstd.compress_to_buffer(page, out)?)
+            }
             Self::Gzip(level) => {
-                let mut gzip = flate2::write::GzEncoder::new(Vec::with_capacity(page.len() / 2), *level);
+                out.clear();
+                let mut gzip = flate2::write::GzEncoder::new(&mut *out, *level);
                 gzip.write_all(page)?;
-                Ok(gzip.finish()?)
+                gzip.finish()?;
+                Ok(out.len())
             }
             Self::Brotli(level) => {
-                let mut out = Vec::with_capacity(page.len() / 2);
-                let mut brotli = brotli::CompressorWriter::new(&mut out, 4096, *level, BROTLI_WINDOW);
+                out.clear();
+                let mut brotli = brotli::CompressorWriter::new(&mut *out, 4096, *level, BROTLI_WINDOW);
                 brotli.write_all(page)?;
                 brotli.flush()?;
                 drop(brotli);
-                Ok(out)
+                Ok(out.len())
             }
         }
     }
 }
 
-fn external(error: snap::Error) -> ParquetError {
+/// `out` with room for at least `most` bytes. What it holds already is not cleared.
+fn room(out: &mut Vec<u8>, most: usize) -> &mut [u8] {
+    if out.len() < most {
+        out.resize(most, 0);
+    }
+    out
+}
+
+fn external(error: impl std::error::Error + Send + Sync + 'static) -> ParquetError {
     ParquetError::External(Box::new(error))
 }

@@ -14,6 +14,7 @@ mod compress;
 mod delta;
 mod dictionary;
 mod levels;
+mod pages;
 
 use arrow::array::{Array, StringArray};
 use parquet::basic::Encoding;
@@ -26,10 +27,14 @@ pub(super) use self::chunk::Room;
 use self::chunk::{Chunk, PageFacts};
 use self::dictionary::Dictionary;
 use self::levels::{Validity, put_hybrid, width_of};
+pub(super) use self::pages::Pages;
 
 /// A page ends when it holds this much text, or this many rows.
 const PAGE_BYTES: usize = 1 << 20;
 const PAGE_ROWS: usize = 20_000;
+
+/// What is left free before a page's text: levels and lengths of long values find room there, and the text need not move.
+const HEAD_BYTES: usize = 4 << 10;
 
 /// A dictionary ends when its page holds this much.
 const DICTIONARY_BYTES: usize = 1 << 20;
@@ -56,6 +61,7 @@ pub(super) struct ColumnEncoder {
     /// The page's values: their numbers, or their lengths and text.
     numbers: Vec<u32>,
     lengths: Vec<u32>,
+    /// [`HEAD_BYTES`], then the text.
     text: Vec<u8>,
     bounds: Bounds,
     /// Which page a number occurred in last.
@@ -95,7 +101,7 @@ impl ColumnEncoder {
             Some(nulls) if nulls.null_count() == column.len() => {}
             Some(nulls) => self.add(column, nulls.valid_indices()),
         }
-        if self.text.len() >= PAGE_BYTES || self.validity.rows() >= PAGE_ROWS {
+        if self.text.len() >= HEAD_BYTES + PAGE_BYTES || self.validity.rows() >= PAGE_ROWS {
             self.end_page(room)?;
         }
         Ok(())
@@ -112,6 +118,9 @@ impl ColumnEncoder {
                 }
             }
             _ => {
+                if self.text.is_empty() {
+                    self.text.resize(HEAD_BYTES, 0);
+                }
                 let (page_begin, before) = (self.text.len(), self.lengths.len());
                 let with_bounds = self.chunk.wants_bounds();
                 for value in values {
@@ -151,38 +160,44 @@ impl ColumnEncoder {
         self.values += values;
         let text_bytes = std::mem::take(&mut self.page_text_bytes);
         let bounds = self.bounds_of_page();
-        let (validity, nullable) = (&mut self.validity, self.chunk.is_nullable());
-        let (form, numbers, lengths, text) = (self.form, &self.numbers, &self.lengths, &self.text);
-        let entries = self.dictionary.as_ref().map_or(0, Dictionary::len);
-        let facts = PageFacts { rows, nulls, text_bytes, bounds, encoding: form.encoding() };
-        self.chunk.put_page(facts, room, |page| {
-            page.reserve(text.len() + lengths.len() * 2 + 64);
-            // A column that can't be null has no levels.
-            if nullable {
-                validity.flush(page);
-            } else {
-                validity.clear();
+        let facts = PageFacts { rows, nulls, text_bytes, bounds, encoding: self.form.encoding() };
+        let page = &mut room.page;
+        page.clear();
+        // A column that can't be null has no levels.
+        if self.chunk.is_nullable() {
+            self.validity.flush(page);
+        } else {
+            self.validity.clear();
+        }
+        let text = self.text.get(HEAD_BYTES..).unwrap_or_default();
+        let mut whole = None;
+        match self.form {
+            Form::Dictionary => {
+                let entries = self.dictionary.as_ref().map_or(0, Dictionary::len);
+                let width = width_of(entries.saturating_sub(1) as u32);
+                page.push(width as u8);
+                put_hybrid(page, &self.numbers, width);
             }
-            match form {
-                Form::Dictionary => {
-                    let width = width_of(entries.saturating_sub(1) as u32);
-                    page.push(width as u8);
-                    put_hybrid(page, numbers, width);
-                }
-                Form::DeltaLength => {
-                    delta::put_lengths(page, lengths);
+            Form::DeltaLength => {
+                delta::put_lengths(page, &self.lengths);
+                if page.len() <= HEAD_BYTES && !text.is_empty() {
+                    let begin = HEAD_BYTES - page.len();
+                    self.text[begin..HEAD_BYTES].copy_from_slice(page);
+                    whole = Some(&self.text[begin..]);
+                } else {
                     page.extend_from_slice(text);
                 }
-                Form::Plain => {
-                    let mut at = 0;
-                    for length in lengths {
-                        page.extend_from_slice(&length.to_le_bytes());
-                        page.extend_from_slice(&text[at..at + *length as usize]);
-                        at += *length as usize;
-                    }
+            }
+            Form::Plain => {
+                let mut at = 0;
+                for length in &self.lengths {
+                    page.extend_from_slice(&length.to_le_bytes());
+                    page.extend_from_slice(&text[at..at + *length as usize]);
+                    at += *length as usize;
                 }
             }
-        })?;
+        }
+        self.chunk.put_page(facts, whole, room)?;
         self.numbers.clear();
         self.lengths.clear();
         self.text.clear();

@@ -14,6 +14,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::serialized_reader::ReadOptionsBuilder;
 use proptest::prelude::*;
 
+use crate::convert::buffers::BufferPool;
 use crate::convert::options::ConvertOptions;
 use crate::convert::options::{Compression, TextEncoding};
 use crate::convert::sink::encode::{EncodeOptions, RowGroupEncoder};
@@ -31,6 +32,7 @@ fn file_of(row_groups: &[Vec<Vec<Cell>>], options: &EncodeOptions, nullable: boo
     let properties = options.properties().build();
     let writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties)).unwrap();
     let (mut file, _) = writer.into_serialized_writer().unwrap();
+    let pool = BufferPool::default();
     for batches in row_groups {
         let mut encoder: Option<RowGroupEncoder> = None;
         for cells in batches {
@@ -39,7 +41,7 @@ fn file_of(row_groups: &[Vec<Vec<Cell>>], options: &EncodeOptions, nullable: boo
             let column: ArrayRef = Arc::new(StringArray::from(around));
             let batch = RecordBatch::try_new(schema.clone(), vec![column.slice(3, cells.len())]).unwrap();
             encoder
-                .get_or_insert_with(|| RowGroupEncoder::new(&columns, options, &batch).unwrap())
+                .get_or_insert_with(|| RowGroupEncoder::new(&columns, options, &batch, &pool).unwrap())
                 .write(&batch)
                 .unwrap();
         }
