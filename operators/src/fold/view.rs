@@ -270,11 +270,11 @@ impl DateView {
     }
 
     /// Oldest first, the entries that are ours to judge. One that only the index tells of may be another process's, who
-    /// will flush it sooner than we: it counts once it has been left lying for the grace.
+    /// will flush it sooner than we: it counts once it has been left lying for longer than the grace.
     fn ours<'a>(&'a self, thresholds: &'a Thresholds, now: Duration, all: bool) -> impl Iterator<Item = &'a Entry> {
         self.order.iter().filter_map(|(_, file_key)| self.entries.get(file_key)).filter(move |entry| {
             let is_asked = all && entry.since <= now;
-            is_asked || (!all && entry.by_change) || now.saturating_sub(entry.since) >= thresholds.grace
+            is_asked || (!all && entry.by_change) || entry.since + thresholds.grace <= now
         })
     }
 
@@ -450,6 +450,22 @@ mod tests {
         view.begin_reading();
         view.end_reading(true);
         assert!(view.is_empty(), "a complete reading that lacks them removes them");
+    }
+
+    #[test]
+    fn the_only_process_leaves_nothing_to_others() {
+        let alone = Thresholds { grace: Duration::ZERO, ..thresholds() };
+        let mut view = View::default();
+        view.begin_reading();
+        view.on_read(file("a", 1, "t0"), 9 * SECOND, 100 * SECOND);
+        view.end_reading(true);
+        let due = |view: &View, now| view.due(&alone, now).into_iter().map(|flush| flush.reason).collect::<Vec<_>>();
+        assert_eq!(due(&view, 100 * SECOND), []);
+        assert_eq!(due(&view, 101 * SECOND), [FlushReason::Age], "it was pending before the start, and is due now");
+        view.ask("2026-02-01", 101 * SECOND);
+        view.on_read(file("later", 1, "t1"), Duration::ZERO, 102 * SECOND);
+        let asked = view.due(&alone, 103 * SECOND);
+        assert_eq!((asked[0].reason, asked[0].files.len()), (FlushReason::Manual, 1), "what came later waits as ever");
     }
 
     #[test]
