@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::cast::{MAX_FIELDS, too_many_fields};
 use super::columns::REST;
-use super::note::RangeOutcome;
+use super::note::{RangeOutcome, Reject};
 use super::{FailureReason, Inferred};
 
 /// What is known of one file.
@@ -16,6 +16,8 @@ pub(super) struct FileFacts {
     pub(super) duplicate_keys: u64,
     /// Rejects that were written.
     pub(super) told: u64,
+    /// The line of the first reject, and its reason.
+    first_reject: Option<(u64, String)>,
     pub(super) corrupt_rows: u64,
     pub(super) failure: Option<(FailureReason, String)>,
     /// What its records' types have in common so far; taken at its end.
@@ -68,8 +70,12 @@ impl Facts {
         }
         let lines = file.rows + file.rejected;
         if file.failure.is_none() && file.rejected as f64 > max_reject_ratio * lines as f64 {
-            let message =
+            let mut message =
                 format!("{} of {lines} lines are no rows, more than a share of {max_reject_ratio}", file.rejected);
+            // None of its rejects is kept, since none of its lines is used: one must show what is wrong with them.
+            if let Some((line, reason)) = &file.first_reject {
+                message += &format!("; the first is line {line}: {reason}");
+            }
             file.failure = Some((FailureReason::TooManyRejects, message));
         }
         let inferred = std::mem::take(&mut file.inferred);
@@ -77,6 +83,14 @@ impl Facts {
             file.failure = Some(too_many_fields());
         }
         true
+    }
+
+    /// Takes in a reject of a range whose outcome is still to come; gives the number of its line in the file.
+    pub(super) fn add_reject(&mut self, reject: &Reject) -> u64 {
+        let file = self.files.entry(reject.file).or_default();
+        let line = file.lines + reject.line;
+        file.first_reject.get_or_insert_with(|| (line, reject.reason.clone()));
+        line
     }
 
     /// A file that a range of has told nothing, if there is one: its rows can't be known to be all.
@@ -115,6 +129,7 @@ impl Facts {
 
 #[cfg(test)]
 mod tests {
+    use super::super::note::Raw;
     use super::*;
 
     fn range(file: u32, rows: u64, rejected: u64, unknown: &[&str]) -> RangeOutcome {
@@ -136,6 +151,25 @@ mod tests {
         assert!(facts.add(range(1, 1, 2, &[]), 0.5));
         assert_eq!(facts.failures().map(|(file, _)| file).collect::<Vec<_>>(), [1]);
         assert_eq!(facts.untold(), None);
+    }
+
+    #[test]
+    fn a_file_of_too_many_rejects_tells_its_first_by_its_line_in_the_file() {
+        let mut facts = Facts::new([0, 0]);
+        let reject = |line, reason: &str| Reject {
+            file: 0,
+            line,
+            offset: 0,
+            length: 1,
+            reason: reason.to_owned(),
+            raw: Raw::Text("x".to_owned()),
+        };
+        facts.add(RangeOutcome { lines: 10, ..range(0, 10, 0, &[]) }, 0.5);
+        assert_eq!(facts.add_reject(&reject(3, "no JSON")), 13);
+        assert_eq!(facts.add_reject(&reject(4, "no UTF-8")), 14);
+        facts.add(RangeOutcome { lines: 20, ..range(0, 0, 20, &[]) }, 0.5);
+        let (_, (_, message)) = facts.failures().next().unwrap();
+        assert_eq!(message, "20 of 30 lines are no rows, more than a share of 0.5; the first is line 13: no JSON");
     }
 
     #[test]

@@ -221,10 +221,10 @@ impl<'a> Job<'a> {
         let max_rejects = self.options.max_rejects_per_file;
         match note {
             Note::Reject(reject) => {
+                let line = pass.facts.add_reject(&reject);
                 let file = pass.facts.files.entry(reject.file).or_default();
                 if let (Some(rejects), true) = (&mut pass.rejects, file.told < max_rejects) {
                     file.told += 1;
-                    let line = file.lines + reject.line;
                     rejects.add(&self.conversion.files[reject.file as usize], line, &reject).await?;
                 }
             }
