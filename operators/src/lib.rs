@@ -14,6 +14,7 @@ pub mod model;
 pub mod outbox;
 pub mod record;
 pub mod settle;
+pub mod spans;
 pub mod sweep;
 pub mod telemetry;
 pub mod track;

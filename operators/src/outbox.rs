@@ -21,9 +21,12 @@ use penstock_engine::{
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::model::{
-    FILES_FAILED, MANIFEST_FAILED, MANIFEST_READY, ManifestFailed, ManifestItem, ManifestReady, ManifestState,
-    SCHEMA_VERSION, SOURCE, attribute,
+use crate::{
+    model::{
+        FILES_FAILED, MANIFEST_FAILED, MANIFEST_READY, ManifestFailed, ManifestItem, ManifestReady, ManifestState,
+        SCHEMA_VERSION, SOURCE, attribute,
+    },
+    spans,
 };
 
 /// Failures in a row that open the breaker, and how long it stays open.
@@ -147,9 +150,13 @@ impl Outbox {
             [ManifestState::Pending, ManifestState::Processing, ManifestState::Completed, ManifestState::Failed];
         let condition = Condition::absent(owed.mark())
             .and(Condition::one_of(attribute::STATUS, states.map(|state| state.as_str().to_owned())));
-        let write = Write::update(manifest.key(), condition).set(owed.mark(), format_time(self.clock.now()));
+        let now = self.clock.now();
+        let write = Write::update(manifest.key(), condition).set(owed.mark(), format_time(now));
         match carry_out(&*self.table, &write).await? {
-            Carried::Applied(_) => tracing::info!(manifest = manifest.id(), event = owed.mark(), "Event published."),
+            Carried::Applied(_) => {
+                tracing::info!(manifest = manifest.id(), event = owed.mark(), "Event published.");
+                spans::published(manifest, owed, now);
+            }
             Carried::Refused(_) => {
                 tracing::info!(manifest = manifest.id(), event = owed.mark(), "Event published a second time.");
                 metrics::counter!("penstock_events_repeated_total").increment(1);

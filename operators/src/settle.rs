@@ -28,6 +28,7 @@ use crate::{
         read_item, shard_of, text,
     },
     record::{entered, read_change},
+    spans,
     track::default_ttl_days,
 };
 
@@ -122,7 +123,7 @@ impl Settler {
         }
         let (run, results) = self.results(manifest).await?;
         let settled = stream::iter(results).map(|result| self.settle_file(manifest, run.clone(), result));
-        let counts: Vec<Settled> = settled.buffer_unordered(CONCURRENCY).try_collect().await?;
+        let followed: Vec<Followed> = settled.buffer_unordered(CONCURRENCY).try_collect().await?;
         let now = self.clock.now();
         // Every file was either moved by one of these writes or wasn't in this manifest any more.
         let condition =
@@ -130,8 +131,8 @@ impl Settler {
         let write = Write::update(manifest.key(), condition)
             .set("settled_at", format_time(now))
             .set_number(attribute::TTL, (now + self.ttl).timestamp());
-        carry_out(&*self.table, &write).await?;
-        let count = |kind| counts.iter().filter(|settled| **settled == kind).count() as u64;
+        let is_first = matches!(carry_out(&*self.table, &write).await?, Carried::Applied(_));
+        let count = |kind| followed.iter().filter(|followed| followed.how == kind).count() as u64;
         let (completed, failed) = (count(Settled::Completed), count(Settled::Failed));
         tracing::info!(manifest = manifest.id(), state = %manifest.status, completed, failed, "Manifest settled.");
         metrics::counter!("penstock_files_settled_total", "status" => "completed").increment(completed);
@@ -139,6 +140,10 @@ impl Settler {
         if let Ok(made) = DateTime::parse_from_rfc3339(&manifest.created_at) {
             metrics::histogram!("penstock_manifest_done_seconds")
                 .record((now - made.to_utc()).as_seconds_f64().max(0.0));
+        }
+        if is_first {
+            let oldest = followed.iter().filter_map(|followed| followed.pending_since.as_deref()).min();
+            spans::settled(manifest, oldest, now);
         }
         Ok(())
     }
@@ -205,7 +210,7 @@ impl Settler {
         manifest: &ManifestItem,
         run: Option<String>,
         result: FileResult,
-    ) -> Result<Settled, OperatorError> {
+    ) -> Result<Followed, OperatorError> {
         let shard = shard_of(&result.file_key);
         let now = self.clock.now();
         let condition = Condition::equals(attribute::STATUS, FileState::Manifested.status(shard))
@@ -228,11 +233,13 @@ impl Settler {
             }
         };
         write = write.set(attribute::STATUS, state.status(shard)).set(time, format_time(now));
-        match carry_out(&*self.table, &write).await? {
-            Carried::Applied(_) if state == FileState::Completed => Ok(Settled::Completed),
-            Carried::Applied(_) => Ok(Settled::Failed),
-            Carried::Refused(_) => Ok(Settled::Before),
-        }
+        Ok(match carry_out(&*self.table, &write).await? {
+            Carried::Applied(item) => Followed {
+                how: if state == FileState::Completed { Settled::Completed } else { Settled::Failed },
+                pending_since: item.and_then(|item| text(&item, attribute::PENDING_SINCE).map(str::to_owned)),
+            },
+            Carried::Refused(_) => Followed { how: Settled::Before, pending_since: None },
+        })
     }
 }
 
@@ -245,6 +252,12 @@ fn failed_with(manifest: &ManifestItem, file_key: String) -> FileResult {
         failure: Some("manifest_failed".to_owned()),
         message: Some(manifest.error_message.clone().unwrap_or_else(|| "the manifest failed".to_owned())),
     }
+}
+
+/// What became of a file, and since when it had been pending.
+struct Followed {
+    how: Settled,
+    pending_since: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

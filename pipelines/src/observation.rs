@@ -1,5 +1,5 @@
 //! What watches over a service while it runs: the pages of its process, the depths of its queues, CloudWatch's metrics, the
-//! hourly roll-ups.
+//! hourly roll-ups, traces.
 //!
 //! None of it is needed for the work: what fails here is logged and tried again, and holds up nothing.
 
@@ -16,10 +16,14 @@ use penstock_engine::{
     http,
     monitor::{About, Monitor},
     runtime::Handle,
-    telemetry::{emf::Emf, rollup},
+    telemetry::{
+        emf::Emf,
+        otlp::{self, Collector},
+        rollup,
+    },
     time::{Clock, format_time},
 };
-use tokio::{net::TcpListener, time::MissedTickBehavior};
+use tokio::{net::TcpListener, task::JoinHandle, time::MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -64,7 +68,7 @@ impl FromStr for Listen {
 }
 
 /// What to watch with.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Options {
     /// Where to listen; `None` tries [`DEFAULT_ADDRESS`], and goes without if that is taken.
     pub listen: Option<Listen>,
@@ -74,6 +78,8 @@ pub struct Options {
     pub dashboard: bool,
     /// Who may act on the dashboard; nobody without it.
     pub token: Option<Token>,
+    /// Who gets traces.
+    pub traces: Option<Collector>,
 }
 
 /// Watches over a service.
@@ -83,6 +89,8 @@ pub struct Observation {
     options: Options,
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// What sends traces, and how it is stopped.
+    exporter: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
 impl Observation {
@@ -103,6 +111,7 @@ impl Observation {
             options,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            exporter: None,
         })
     }
 
@@ -138,6 +147,12 @@ impl Observation {
         if self.options.emf {
             self.tasks.spawn(emit_emf(self.monitor.clone(), standard_output()?, self.stop.clone()));
         }
+        if let Some(collector) = self.options.traces.take() {
+            tracing::info!(?collector, "Traces go to a collector.");
+            let stop = CancellationToken::new();
+            let exporting = otlp::export(collector, self.resource(worker), stop.clone())?;
+            self.exporter = Some((stop, tokio::spawn(exporting)));
+        }
         if pipeline.resources.tables.contains_key(METRICS_TABLE) {
             let table = cloud.table(METRICS_TABLE).await.context("the table of metrics")?;
             let (service, telemetry) = (self.monitor.about().service.clone(), self.monitor.telemetry().clone());
@@ -147,6 +162,17 @@ impl Observation {
         let queues: Vec<String> = pipeline.resources.queues.keys().cloned().collect();
         self.tasks.spawn(watch_queues(cloud, queues, self.monitor.clone(), self.stop.clone()));
         Ok(())
+    }
+
+    /// Who this is, to a collector of traces.
+    fn resource(&self, worker: &str) -> otlp::Resource {
+        let About { version, pipeline, env, service, .. } = self.monitor.about();
+        vec![
+            ("service.name", format!("{pipeline}-{service}")),
+            ("service.version", (*version).to_owned()),
+            ("service.instance.id", worker.to_owned()),
+            ("deployment.environment.name", env.clone()),
+        ]
     }
 
     fn dashboard(&self, pipeline: &Pipeline, registry: &Arc<Registry>, home: &Home) -> Router {
@@ -167,8 +193,14 @@ impl Observation {
         self.monitor.stopping();
     }
 
-    /// Ends after the service has: the last metrics are in the roll-up.
+    /// Ends after the service has: the last spans are sent, and the last metrics, theirs among them, are in the roll-up.
     pub async fn end(self) {
+        if let Some((stop, exporter)) = self.exporter {
+            stop.cancel();
+            if let Err(error) = exporter.await {
+                tracing::warn!(%error, "The last traces weren't sent.");
+            }
+        }
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;

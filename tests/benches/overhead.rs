@@ -108,7 +108,7 @@ fn run(arguments: &Arguments, watched: bool) -> anyhow::Result<f64> {
         let mut observation = None;
         if watched {
             let listen = Some(Listen::At("127.0.0.1:0".parse()?));
-            let options = Options { listen, emf: false, dashboard: false, token: None };
+            let options = Options { listen, ..Options::default() };
             observation = Some(Observation::begin(&pipeline, None, options).await?);
         }
         let service = Service::start(&pipeline, None, &dir.path().join("cloud"), Arc::clone(&registry)).await?;

@@ -17,6 +17,7 @@ mod run;
 mod runbook;
 mod serve;
 mod table_to_parquet;
+mod traces;
 mod wrong_input;
 
 use penstock::sample::Sample;

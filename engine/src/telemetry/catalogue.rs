@@ -196,6 +196,13 @@ pub const METRICS: &[Metric] = &[
     ),
     Metric::counter("penstock_watch_polling_total", &[], "Times that a folder had to be polled, for want of events."),
     Metric::counter("penstock_watch_errors_total", &["bucket", "what"], "Failures of a folder's watch."),
+    // Traces.
+    Metric::counter("penstock_trace_spans_sent_total", &[], "Spans of traces that the collector took."),
+    Metric::counter(
+        "penstock_trace_spans_dropped_total",
+        &["reason"],
+        "Spans of traces that never reached the collector: no_room in the queue, unreachable, refused.",
+    ),
     // The process.
     Metric::counter(
         "penstock_logs_suppressed_total",

@@ -7,11 +7,13 @@
 //! - [`exposition`]: reads the text that Prometheus is given; what else leaves the process is made from the same text.
 //! - [`emf`]: CloudWatch's embedded metric format, for logs on ECS.
 //! - [`rollup`]: a row of the metrics table for each process and hour.
-//! - [`trace`]: the id that joins everything that is logged of a manifest.
+//! - [`trace`]: the id that joins everything that is logged of a manifest, and the spans of its way.
+//! - [`otlp`]: those spans, to a collector.
 
 pub mod catalogue;
 pub mod emf;
 pub mod exposition;
+pub mod otlp;
 pub mod rollup;
 pub mod trace;
 

@@ -22,6 +22,7 @@ use crate::{
     fold::protocol::{read_committed_json, unquoted},
     model::{AttemptReport, Commit, ManifestItem},
     settle::read_report,
+    spans,
 };
 
 /// How often lost bytes of one commit are staged again.
@@ -108,7 +109,8 @@ impl Worker {
         if !lost.is_empty() || rejects_are_lost {
             return Ok(Some(self.stage_again(lease, manifest, commit, report, &lost, rejects_are_lost).await?));
         }
-        if self.write(&protocol::complete(manifest, commit, &outputs, self.clock.now())?).await?.is_some() {
+        let now = self.clock.now();
+        if self.write(&protocol::complete(manifest, commit, &outputs, now)?).await?.is_some() {
             tracing::info!(
                 manifest = manifest.id(),
                 rows = commit.rows,
@@ -123,6 +125,7 @@ impl Worker {
             metrics::counter!("penstock_rejected_rows_total").increment(commit.rejected_rows);
             metrics::counter!("penstock_corrupt_rows_total").increment(report.corrupt_rows);
             metrics::counter!("penstock_converted_bytes_total").increment(manifest.total_bytes);
+            spans::completed(manifest, outputs.len(), now);
         }
         Ok(None)
     }

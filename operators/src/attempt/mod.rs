@@ -42,6 +42,7 @@ use crate::{
         AttemptReport, Commit, ManifestItem, ManifestJson, ManifestReady, ManifestState, SCHEMA_VERSION, STATUS_INDEX,
         attribute, read_item,
     },
+    spans,
 };
 pub use catalog::SchemaItem;
 use protocol::{AfterFailure, Limits, Next};
@@ -281,7 +282,11 @@ impl Worker {
     async fn attempt(&self, lease: &Lease, manifest: &ManifestItem) -> Result<(), OperatorError> {
         let started = self.clock.now();
         tracing::info!(manifest = manifest.id(), attempt = manifest.attempt, "Attempt begins.");
-        match self.convert(lease, manifest, started).await {
+        let converted = self.convert(lease, manifest, started).await;
+        let counted = converted.as_ref().map(|(converted, _)| (converted.rows, converted.rejected_rows));
+        let ended = counted.map_err(ToString::to_string);
+        spans::converted(manifest, lease.token(), started, self.clock.now(), &ended);
+        match converted {
             Ok((converted, commit)) => {
                 metrics::histogram!("penstock_convert_seconds").record((self.clock.now() - started).as_seconds_f64());
                 let recorded =

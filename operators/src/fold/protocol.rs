@@ -21,8 +21,11 @@ use penstock_engine::{
 };
 
 use super::{view::Flush, writes};
-use crate::model::{
-    Candidate, FileItem, FileState, FlushReason, ManifestItem, ManifestJson, attribute, new_manifest_id, read_item,
+use crate::{
+    model::{
+        Candidate, FileItem, FileState, FlushReason, ManifestItem, ManifestJson, attribute, new_manifest_id, read_item,
+    },
+    spans,
 };
 
 /// The scope of the leases under which manifests of a date are assembled.
@@ -240,7 +243,8 @@ impl Assembler {
         let write = writes::commit(manifest, lease.token(), size, etag, self.clock.now());
         match carry_out(&*self.table, &write).await? {
             Carried::Applied(_) => {
-                Committed { manifest, files: json.files.len(), bytes: json.total_bytes() }.emit();
+                let (files, bytes, now) = (json.files.len(), json.total_bytes(), self.clock.now());
+                Committed { manifest, files, bytes, now }.emit();
                 Ok(true)
             }
             Carried::Refused(_) => {
@@ -391,6 +395,7 @@ struct Committed<'a> {
     manifest: &'a ManifestItem,
     files: usize,
     bytes: u64,
+    now: DateTime<Utc>,
 }
 
 impl Committed<'_> {
@@ -407,5 +412,6 @@ impl Committed<'_> {
         metrics::counter!("penstock_flushes_total", "reason" => reason).increment(1);
         metrics::histogram!("penstock_manifest_files").record(self.files as f64);
         metrics::histogram!("penstock_manifest_bytes").record(self.bytes as f64);
+        spans::committed(self.manifest, self.files, self.bytes, self.now);
     }
 }

@@ -4,6 +4,7 @@ use std::{io::Write, path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use penstock_engine::telemetry::otlp::Collector;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{App, Exit, land, place::PlaceArguments, progress::Progress, summary};
@@ -39,6 +40,10 @@ pub struct Arguments {
     /// Write metrics to stdout each minute, in CloudWatch's embedded format; on ECS that is done anyway.
     #[arg(long, env = "PENSTOCK_EMF")]
     emf: bool,
+    /// Send traces to the OpenTelemetry collector at this address, by OTLP over HTTP: http://localhost:4318. Without it
+    /// OTEL_EXPORTER_OTLP_ENDPOINT is looked at; OTEL_EXPORTER_OTLP_HEADERS has headers for it.
+    #[arg(long, value_name = "URL")]
+    otlp: Option<Collector>,
     /// Show the dashboard also on an address that others can reach. It shows data: put it behind something that knows who
     /// is asking.
     #[arg(long)]
@@ -62,7 +67,25 @@ impl Arguments {
             emf: self.emf || (app.env)("ECS_CONTAINER_METADATA_URI_V4").is_some(),
             dashboard: self.dashboard,
             token,
+            traces: self.traces(app)?,
         })
+    }
+
+    /// Who gets traces, by the options and by OpenTelemetry's variables.
+    fn traces(&self, app: &App) -> anyhow::Result<Option<Collector>> {
+        let variable = |name: &str| (app.env)(name).filter(|text| !text.trim().is_empty());
+        let named = |name: &'static str| move |why: String| anyhow::anyhow!("{name}: {why}");
+        let collector = match (&self.otlp, variable("OTEL_EXPORTER_OTLP_ENDPOINT")) {
+            (Some(collector), _) => Some(collector.clone()),
+            (None, Some(text)) => Some(text.parse().map_err(named("OTEL_EXPORTER_OTLP_ENDPOINT"))?),
+            (None, None) => None,
+        };
+        match (collector, variable("OTEL_EXPORTER_OTLP_HEADERS")) {
+            (Some(collector), Some(headers)) => {
+                Ok(Some(collector.with_headers(&headers).map_err(named("OTEL_EXPORTER_OTLP_HEADERS"))?))
+            }
+            (collector, _) => Ok(collector),
+        }
     }
 }
 
@@ -90,7 +113,7 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
 }
 
 /// The socket by which commands reach this process, if it owns a folder.
-fn control(pipeline: &Pipeline, service: &Service) -> anyhow::Result<Option<Control>> {
+pub(super) fn control(pipeline: &Pipeline, service: &Service) -> anyhow::Result<Option<Control>> {
     let Some(local) = service.home().local() else { return Ok(None) };
     let hands = Hands::new(Arc::clone(service.home().cloud()), Arc::new(pipeline.clone()), Some(service.handle()));
     let served = Control::serve(local.dir(), hands);
@@ -132,13 +155,13 @@ async fn serve(
 }
 
 /// SIGTERM and SIGINT, listened for.
-struct StopSignals {
+pub(super) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl StopSignals {
-    fn listen() -> anyhow::Result<Self> {
+    pub fn listen() -> anyhow::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).context("SIGTERM can't be listened for")?,
             interrupt: signal(SignalKind::interrupt()).context("SIGINT can't be listened for")?,
@@ -146,7 +169,7 @@ impl StopSignals {
     }
 
     /// Waits for either.
-    async fn wait(&mut self) {
+    pub async fn wait(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
