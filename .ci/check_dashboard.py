@@ -190,6 +190,18 @@ def main(program, chromium, axe, shots):
     print(f"{len(list(shots.glob('*.png')))} screenshots in {shots}")
 
 
+def redrive_in_dialog(look, shot):
+    """Sees what would become of one thing, then does it. Nothing is done before it was shown."""
+    if not look.page.is_enabled("dialog button.main"):
+        look.page.click("text=Show what it would do")
+    look.page.wait_for_selector("text=1 would be redriven, 0 left as they are")
+    look.page.screenshot(path=shot)
+    look.page.click("dialog button.main")
+    look.page.wait_for_selector("text=1 redriven, 0 left as they are")
+    look.page.click("dialog >> text=Close")
+    look.page.wait_for_selector("dialog", state="detached")
+
+
 def see(browser, service, axe, shots):
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
     look = Look(context, service.origin)
@@ -237,23 +249,39 @@ def see(browser, service, axe, shots):
     failed = look.page.url.removeprefix(service.origin)
     print("a failed manifest shows why:", reason[:100])
 
-    # Nobody acts without the token; with it dead letters go back.
-    dlq = {"queue": "dlq"}
+    # Nobody acts without the token; with it dead letters go back, once it was seen what would.
+    dlq = {"selection": {"letters": {"queue": "dlq"}}, "act": True}
     assert service.ask("/api/redrive", dlq)[0] == 401
     assert service.ask("/api/redrive", dlq, "a wrong token of good length")[0] == 401
     look.go("/dead-letters")
     look.page.wait_for_selector("text=told-again", state="attached")
+    look.page.click("text=Send back dlq…")
     look.page.fill("#token", "a wrong token of good length")
     look.expected = 1
-    look.page.click("text=Send back dlq")
+    look.page.click("text=Show what it would do")
     look.page.wait_for_selector("text=Not done: the token is wrong")
-    look.page.screenshot(path=shots / "dead-letters-refused.png", full_page=True)
+    look.page.screenshot(path=shots / "dead-letters-refused.png")
     look.page.fill("#token", TOKEN)
-    look.page.click("text=Send back dlq")
-    look.page.wait_for_selector("text=1 message of dlq sent back")
+    redrive_in_dialog(look, shots / "dead-letters-shown.png")
     gone = lambda: not service.ask("/api/dead-letters.json")[1]["queues"][0]["shown"]
     wait("the queue of dead letters to be empty", gone)
     print("redrive is refused without the token, and works with it")
+
+    # A failed file tells why on a page of its own, and is redriven from there: it fails again, in another manifest.
+    look.go("/rejects")
+    look.page.click("text=too-bad.ndjson >> nth=0")
+    look.page.wait_for_selector("text=the first is line 1")
+    before = len(service.ask("/api/manifests.json?status=completed")[1]["manifests"])
+    look.page.click("main >> text=Redrive…")
+    redrive_in_dialog(look, shots / "file-redriven.png")
+    manifests = lambda: service.ask("/api/manifests.json?status=completed")[1]["manifests"]
+    wait("the manifest of the redriven file", lambda: len(manifests()) > before)
+    look.go("/rejects")
+    look.page.click(f"text=Redrive all of {DATE}… >> nth=0")
+    look.page.wait_for_selector("dialog >> text=would be redriven")
+    look.page.keyboard.press("Escape")
+    look.page.wait_for_selector("dialog", state="detached")
+    print("a failed file is redriven from its page")
 
     # The keyboard reaches everything: skip link, then the pages.
     look.go("/")
@@ -267,6 +295,7 @@ def see(browser, service, axe, shots):
     batch = service.ask("/api/manifests.json?status=completed")[1]["manifests"][0]
     pages = {path.strip("/") or "overview": path for path in PAGES}
     pages |= {"manifest": f"/manifests/{batch['date']}/{batch['id']}", "manifest-failed": failed, "files-found": "/files?key=wave-1"}
+    pages |= {"file": f"/files/{DATE}/wave-1-00.ndjson", "file-failed": f"/files/{DATE}/too-bad.ndjson"}
     findings, wrong = [], list(look.wrong)
     for width, height in ((1280, 900), (390, 844)):
         for theme in ("light", "dark"):

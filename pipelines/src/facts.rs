@@ -192,7 +192,11 @@ impl Facts {
 }
 
 /// Reads a query's pages until `left` items are read; counts them off. Whether that was everything.
-async fn read_some(table: &dyn Table, mut query: Query, left: &mut usize) -> anyhow::Result<(Vec<Item>, bool)> {
+pub(crate) async fn read_some(
+    table: &dyn Table,
+    mut query: Query,
+    left: &mut usize,
+) -> anyhow::Result<(Vec<Item>, bool)> {
     let mut items = Vec::new();
     while *left > 0 {
         let page = table.query(&query).await?;

@@ -27,5 +27,6 @@ pub mod reference;
 pub mod sample;
 pub mod service;
 pub mod telemetry;
+pub mod words;
 
 pub use penstock_operators::registry;

@@ -119,18 +119,16 @@ fn a_dashboard_only_shows_unless_it_was_started_to_act_and_the_token_is_given() 
 
     let running = place.serve(&["--listen", "127.0.0.1:0", "--allow-actions"]);
     let address = address(&running);
-    for (path, body) in [("/api/flush", "{}"), ("/api/redrive", r#"{"queue":"dlq"}"#)] {
+    let letters = |queue: &str| format!(r#"{{"selection":{{"letters":{{"queue":"{queue}"}}}},"act":true}}"#);
+    for (path, body) in [("/api/flush", "{}"), ("/api/redrive", &letters("dlq"))] {
         assert_eq!(post(&address, path, None, body).0, 401, "{path}");
         assert_eq!(post(&address, path, Some("0123456789abcdef0124"), body).0, 401, "{path}");
     }
     assert_eq!(place.facts().files(FileState::Pending), 1, "a refused flush does nothing");
-    assert_eq!(
-        post(&address, "/api/redrive", Some(TOKEN), r#"{"queue":"file-events"}"#).0,
-        404,
-        "no dead letters there"
-    );
-    let (status, answer) = post(&address, "/api/redrive", Some(TOKEN), r#"{"queue":"dlq"}"#);
-    assert!(status == 200 && answer.ends_with(r#"{"sent_back":0}"#), "{answer}");
+    let (status, answer) = post(&address, "/api/redrive", Some(TOKEN), &letters("file-events"));
+    assert!(status == 400 && answer.contains("holds no dead letters; these do: dlq"), "{answer}");
+    let (status, answer) = post(&address, "/api/redrive", Some(TOKEN), &letters("dlq"));
+    assert!(status == 200 && answer.ends_with("[]"), "{answer}");
     wait_for("a flush with the token", PATIENCE, || {
         // The fold may still be reading the index.
         let (status, _) = post(&address, "/api/flush", Some(TOKEN), "{}");
@@ -170,4 +168,60 @@ fn actions_need_a_token_that_cannot_be_guessed() {
     let place = place.with("ACTION_TOKEN", "short");
     let refused = place.start_pipeline(&["--allow-actions"]).wait(PATIENCE).expect_code(1);
     assert!(refused.err.contains("at least 16"), "{}", refused.err);
+}
+
+#[test]
+fn a_failed_file_is_redriven_from_the_dashboard_as_by_the_command_and_shown_first() {
+    const TOKEN: &str = "0123456789abcdef0123";
+    let place = place().with("MAX_AGE", "1s").with("ACTION_TOKEN", TOKEN);
+    place.write("files", "eu/bad.ndjson", "no json\n".repeat(3));
+    place.run_until_idle("files").expect_code(3);
+    let running = place.serve(&["--listen", "127.0.0.1:0", "--allow-actions"]);
+    let address = address(&running);
+    let story: Value =
+        serde_json::from_str(&get(&address, "/api/file.json?date=2026-02-01&key=eu/bad.ndjson").1).unwrap();
+    let file = &story["files"][0];
+    assert!(file["item"]["error_message"].as_str().unwrap().contains("the first is line 1"), "{file}");
+    assert_eq!(file["next"]["is_final"], true);
+    assert_eq!(get(&address, "/api/file.json?date=2026-02-01&key=none").0, 404);
+    assert_eq!(get(&address, "/files/2026-02-01/eu/bad.ndjson").0, 200);
+
+    let selection = r#"{"files":[{"date":"2026-02-01","file_key":"eu/bad.ndjson"}]}"#;
+    let ask = |act: bool| {
+        let (status, answer) =
+            post(&address, "/api/redrive", Some(TOKEN), &format!(r#"{{"selection":{selection},"act":{act}}}"#));
+        assert_eq!(status, 200, "{answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str::<Value>(body).unwrap()[0]["outcome"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(ask(false), "would");
+    assert_eq!(place.facts().files(FileState::Failed), 1, "showing does nothing");
+    assert_eq!(ask(true), "redriven");
+    // It fails again, in another manifest: it really was redriven.
+    wait_for("its second manifest", PATIENCE, || (place.manifests().len() == 2).then_some(()));
+    running.terminate();
+    running.wait(Duration::from_secs(30)).expect_code(0);
+}
+
+#[test]
+fn a_demo_that_serves_shows_what_it_made_and_takes_its_token() {
+    let place = place();
+    let cloud = place.cloud().display().to_string();
+    let demo = ["demo", "--files", "60", "--lines", "20", "--dir", &cloud, "--serve", "--listen", "127.0.0.1:0"];
+    let running = place.start(&demo);
+    let told = wait_for("the end of the demo", PATIENCE, || {
+        running.out().lines().find(|line| line.starts_with("Dashboard: ")).map(str::to_owned)
+    });
+    let address = told.split("http://").nth(1).unwrap().split('/').next().unwrap();
+    let token = told.split(' ').next_back().unwrap();
+    let overview: Value = serde_json::from_str(&get(address, "/api/overview.json").1).unwrap();
+    assert_eq!((&overview["totals"]["files"]["failed"], &overview["actions_allowed"]), (&4.into(), &true.into()));
+    let selection = r#"{"selection":{"date":{"date":"2026-02-01","state":"failed"}}}"#;
+    let (status, answer) = post(address, "/api/redrive", Some(token), selection);
+    assert!(status == 200 && answer.matches(r#""outcome":"would""#).count() == 4, "{answer}");
+    // Commands work beside it, and a second demo leaves its folder alone.
+    let second = place.run(&["demo", "--files", "1", "--dir", &cloud]).expect_code(1);
+    assert!(second.err.contains("runs a demo in"), "{}", second.err);
+    running.terminate();
+    running.wait(Duration::from_secs(30)).expect_code(0);
 }

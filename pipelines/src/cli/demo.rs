@@ -10,9 +10,23 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
+use penstock_engine::cloud::local::{Owner, owner_now};
 
-use super::{App, Exit, progress::Progress, summary};
-use crate::{landing, loader::load_text, sample::Sample, service::Service};
+use super::{
+    App, Exit,
+    progress::Progress,
+    run::{StopSignals, control},
+    summary,
+};
+use crate::{
+    dashboard::Token,
+    facts::Facts,
+    landing,
+    loader::{Pipeline, load_text},
+    observation::{self, Listen, Observation},
+    sample::{Made, Sample},
+    service::Service,
+};
 
 /// The pipeline of the demo: the one that this program comes with.
 const PIPELINE: &str = include_str!("../../ndjson-parquet.yaml");
@@ -32,13 +46,24 @@ pub struct Arguments {
     /// About how many lines each file has.
     #[arg(long, default_value_t = 500)]
     lines: usize,
+    /// Stay up afterwards, with the dashboard, until Ctrl-C. It may act, with a token that is printed.
+    #[arg(long)]
+    serve: bool,
+    /// Where --serve puts the dashboard: an address and a port. Without it that is 127.0.0.1:8650.
+    #[arg(long, value_name = "ADDRESS", env = "PENSTOCK_LISTEN")]
+    listen: Option<Listen>,
 }
 
 /// Runs the command.
 pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
     let dir = prepare(&arguments.dir)?;
     // The demo's own pace, unless the environment says otherwise: a person is waiting.
-    let env = |name: &str| (app.env)(name).or_else(|| (name == "PENSTOCK_MAX_FILES").then(|| "50".to_owned()));
+    let pace = |name: &str| match name {
+        "PENSTOCK_MAX_FILES" => Some("50".to_owned()),
+        "PENSTOCK_MAX_AGE" => Some("10s".to_owned()),
+        _ => None,
+    };
+    let env = |name: &str| (app.env)(name).or_else(|| pace(name));
     let pipeline = load_text(Path::new("ndjson-parquet.yaml"), PIPELINE, &env, &app.registry)?;
     let sample = Sample {
         files: arguments.files,
@@ -52,24 +77,83 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
     out.flush()?;
 
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
-    let (facts, took) = runtime.block_on(async {
+    runtime.block_on(async {
         let began = Instant::now();
-        let service = Service::start(&pipeline, None, &dir, Arc::clone(&app.registry)).await?;
-        let bucket_dir = landing::bucket_dir(&dir, &pipeline, "input");
-        let samples = dir.join("sample").display().to_string();
-        for file in landing::find(&samples, "landing/ndjson/")? {
-            landing::land(&file, &bucket_dir)?;
+        let mut signals = StopSignals::listen()?;
+        let token = new_token();
+        let mut observation = Observation::begin(&pipeline, None, arguments.observe(&token)?).await?;
+        let address = observation.address();
+        if arguments.serve && address.is_none() {
+            bail!("the dashboard has no address: choose one with --listen");
         }
-        let progress = Progress::new(made.files as u64);
-        let facts = service.until_idle(|facts| progress.show(facts)).await;
-        progress.finish();
-        let took = began.elapsed();
-        if !service.stop().await {
+        let service = Service::start(&pipeline, None, &dir, Arc::clone(&app.registry)).await?;
+        let _control = control(&pipeline, &service)?;
+        observation.running(&pipeline, &app.registry, service.home(), service.handle(), service.worker()).await?;
+        let ended = async {
+            let facts = tokio::select! {
+                facts = convert(&pipeline, &service, &dir, &made) => facts?,
+                () = signals.wait() => bail!("it was stopped before its end"),
+            };
+            summary::write(out, &facts, Some(&dir.join("s3")), began.elapsed())?;
+            compare(&facts, &made)?;
+            writeln!(
+                out,
+                "\nEvery good line is a row, every bad line a reject: {} and {}.",
+                facts.rows(),
+                made.rejects
+            )?;
+            writeln!(out, "Look around: penstock status pipelines/ndjson-parquet.yaml --local {}", dir.display())?;
+            match address {
+                Some(address) => {
+                    writeln!(out, "Dashboard:   http://{address}/ until Ctrl-C; its actions take the token {token}")?;
+                    out.flush()?;
+                    signals.wait().await;
+                }
+                None => writeln!(out, "With --serve it stays up, and shows all this on a dashboard.")?,
+            }
+            Ok(())
+        };
+        let ended = ended.await;
+        observation.stopping();
+        let orderly = service.stop().await;
+        observation.end().await;
+        ended?;
+        if !orderly {
             bail!("the service didn't stop in time");
         }
-        anyhow::Ok((facts?, took))
-    })?;
-    summary::write(out, &facts, Some(&dir.join("s3")), took)?;
+        Ok(Exit::Ok)
+    })
+}
+
+impl Arguments {
+    fn observe(&self, token: &str) -> anyhow::Result<observation::Options> {
+        Ok(observation::Options {
+            listen: if self.serve { self.listen } else { Some(Listen::Off) },
+            token: Some(Token::new(token)?),
+            ..observation::Options::default()
+        })
+    }
+}
+
+/// A token of actions for this run alone.
+fn new_token() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+/// Lands the samples and waits until nothing is left to do.
+async fn convert(pipeline: &Pipeline, service: &Service, dir: &Path, made: &Made) -> anyhow::Result<Facts> {
+    let bucket_dir = landing::bucket_dir(dir, pipeline, "input");
+    for file in landing::find(&dir.join("sample").display().to_string(), "landing/ndjson/")? {
+        landing::land(&file, &bucket_dir)?;
+    }
+    let progress = Progress::new(made.files as u64);
+    let facts = service.until_idle(|facts| progress.show(facts)).await;
+    progress.finish();
+    facts
+}
+
+/// What came out must be what went in.
+fn compare(facts: &Facts, made: &Made) -> anyhow::Result<()> {
     if facts.rows() != made.rows.len() as u64 || facts.rejected_rows() != made.rejects as u64 {
         bail!(
             "the samples hold {} good and {} bad lines, but {} rows and {} rejects came out",
@@ -79,9 +163,7 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
             facts.rejected_rows()
         );
     }
-    writeln!(out, "\nEvery good line is a row, every bad line a reject: {} and {}.", made.rows.len(), made.rejects)?;
-    writeln!(out, "Look around: penstock status pipelines/ndjson-parquet.yaml --local {}", dir.display())?;
-    Ok(Exit::Ok)
+    Ok(())
 }
 
 /// Makes the folder, or empties one that an earlier demo made. Anybody else's folder is left alone.
@@ -89,6 +171,9 @@ fn prepare(dir: &Path) -> anyhow::Result<PathBuf> {
     let is_empty = || fs::read_dir(dir).map(|mut entries| entries.next().is_none());
     if dir.exists() && !dir.join(MARK).exists() && !is_empty()? {
         bail!("{} holds something that no demo made: choose another folder with --dir", dir.display());
+    }
+    if let Some(Owner { pid, .. }) = owner_now(dir) {
+        bail!("process {pid} runs a demo in {}: stop it first, or choose another folder with --dir", dir.display());
     }
     if dir.exists() {
         fs::remove_dir_all(dir).with_context(|| format!("{} can't be emptied", dir.display()))?;

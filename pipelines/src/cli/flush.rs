@@ -12,6 +12,7 @@ use super::{App, Exit, place::PlaceArguments};
 use crate::{
     control::{Client, call, protocol::Command},
     oncall::{Layout, flush},
+    words::plural,
 };
 
 /// Close manifests of a date now, whatever its thresholds say: what is pending goes, what comes later waits as ever.
@@ -77,8 +78,4 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
         }
         Ok(Exit::Ok)
     })
-}
-
-fn plural(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }

@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::{App, Exit, place::PlaceArguments};
-use crate::{home::Home, landing, loader::Pipeline};
+use crate::{home::Home, landing, loader::Pipeline, words::plural};
 
 /// Land files of this machine. A service that runs there converts them; otherwise the next one that starts.
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
             })?
         }
     };
-    writeln!(out, "{landed} files landed in {}", arguments.place)?;
+    writeln!(out, "{} landed in {}", plural(landed, "file"), arguments.place)?;
     Ok(Exit::Ok)
 }
 

@@ -14,6 +14,7 @@ use super::{App, Exit};
 use crate::{
     home::Home,
     loader::{LoadErrors, Pipeline, Report, load},
+    words::plural,
 };
 
 /// Check pipelines without running them: YAML, types, graph, resources.
@@ -138,8 +139,4 @@ impl Findings {
         });
         format!("{}: {verdict}: {counted}{}", self.file, size.unwrap_or_default())
     }
-}
-
-fn plural(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }

@@ -1,11 +1,18 @@
-//! Who may do more than look: whoever has the token.
+//! Who may do more than look: whoever has the token. And redriving, which is what `penstock redrive` does.
 //!
 //! The token comes in a header that no form and no other page can set, so being logged in somewhere is never enough.
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+};
+use penstock_engine::cloud::CloudError;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{Dashboard, Failure};
+use super::{Answer, Dashboard, Failure, Shared};
+use crate::oncall::redrive::{self, Outcome, Selection, Step};
 
 /// The shortest token.
 const SHORTEST: usize = 16;
@@ -52,6 +59,35 @@ impl Dashboard {
             (Some(_), None) => Err(refused("actions need the token that the process was started with")),
         }
     }
+}
+
+/// What to redrive, and whether to do it: else only what would be done is told.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedriveRequest {
+    selection: Selection,
+    #[serde(default)]
+    act: bool,
+}
+
+/// Sets failed or quarantined files back to pending, or sends dead letters back.
+pub async fn redrive(
+    State(dashboard): State<Shared>,
+    headers: HeaderMap,
+    Json(RedriveRequest { selection, act }): Json<RedriveRequest>,
+) -> Answer<Vec<Step>> {
+    dashboard.allow(&headers)?;
+    let redriven = redrive::redrive(&**dashboard.home.cloud(), &dashboard.pipeline, &selection, act).await;
+    let steps = redriven.map_err(|error| {
+        let is_cloud = error.chain().any(|cause| cause.is::<CloudError>());
+        let status = if is_cloud { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST };
+        Failure::new(status, format!("{error:#}"))
+    })?;
+    if act {
+        let redriven = steps.iter().filter(|step| step.outcome == Outcome::Redriven).count();
+        tracing::info!(?selection, redriven, left = steps.len() - redriven, "Redriven from the dashboard.");
+    }
+    Ok(Json(steps))
 }
 
 fn refused(message: &str) -> Failure {

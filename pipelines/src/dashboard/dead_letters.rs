@@ -1,14 +1,13 @@
-//! Dead letters: what was given up, with its words, and sending it back.
+//! Dead letters: what was given up, with its words.
 
-use std::collections::BTreeSet;
-
-use axum::{Json, extract::State, http::HeaderMap, http::StatusCode};
+use axum::{Json, extract::State};
 use chrono::DateTime;
 use penstock_engine::time::format_time;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
-use super::{Answer, Dashboard, Failure, Shared, cut};
+use super::{Answer, Shared, cut};
+use crate::oncall::redrive::dead_letter_queues;
 
 /// So many messages of a queue are shown, and so many characters of each.
 const SHOWN: usize = 50;
@@ -42,20 +41,10 @@ struct MessageView {
     body: String,
 }
 
-impl Dashboard {
-    fn dead_letter_queues(&self) -> BTreeSet<String> {
-        let of_queues = self.pipeline.resources.queues.values();
-        let of_queues = of_queues.filter_map(|queue| Some(queue.dead_letter.as_ref()?.queue.clone()));
-        let of_nodes = self.pipeline.graph.nodes.iter();
-        let of_nodes = of_nodes.filter_map(|node| Some(node.options.get("dead_letter")?.as_str()?.to_owned()));
-        of_queues.chain(of_nodes).collect()
-    }
-}
-
 pub async fn list(State(dashboard): State<Shared>) -> Answer<View> {
     let depths = dashboard.queues().await?;
     let mut queues = Vec::new();
-    for name in dashboard.dead_letter_queues() {
+    for name in dead_letter_queues(&dashboard.pipeline) {
         let mut shown = Vec::new();
         if let Some(local) = dashboard.home.local() {
             for message in local.peek(&name, SHOWN).await? {
@@ -73,8 +62,8 @@ pub async fn list(State(dashboard): State<Shared>) -> Answer<View> {
         queues.push(QueueView { name, messages, shown });
     }
     let note = dashboard.home.local().is_none().then(|| {
-        "On AWS looking into a queue would hide its messages for a while: see them, and send them back, in the SQS console \
-         (Start DLQ redrive)."
+        "On AWS looking at a queue's messages counts as receiving them, so they aren't shown unasked: the action below shows \
+         them first, and sends them back only when told to."
             .to_owned()
     });
     Ok(Json(View { queues, note }))
@@ -89,30 +78,6 @@ fn reason(body: &str) -> Option<String> {
 fn pretty(body: &str) -> String {
     let parsed = serde_json::from_str::<Value>(body).ok();
     parsed.and_then(|body| serde_json::to_string_pretty(&body).ok()).unwrap_or_else(|| body.to_owned())
-}
-
-/// Which queue to send back.
-#[derive(Deserialize)]
-pub struct RedriveRequest {
-    queue: String,
-}
-
-/// Sends the dead letters of a queue back to the queues that they came from.
-pub async fn redrive(
-    State(dashboard): State<Shared>,
-    headers: HeaderMap,
-    Json(request): Json<RedriveRequest>,
-) -> Answer<Value> {
-    dashboard.allow(&headers)?;
-    if !dashboard.dead_letter_queues().contains(&request.queue) {
-        return Err(Failure::missing(format!("queue of dead letters `{}`", request.queue)));
-    }
-    let Some(local) = dashboard.home.local() else {
-        return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "on AWS use Start DLQ redrive of SQS"));
-    };
-    let sent = local.redrive(&request.queue).await?;
-    tracing::info!(queue = request.queue, messages = sent, "Dead letters sent back from the dashboard.");
-    Ok(Json(json!({ "sent_back": sent })))
 }
 
 #[cfg(test)]

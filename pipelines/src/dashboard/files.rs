@@ -1,15 +1,18 @@
-//! Files: search by key.
+//! Files: search by key, and the story of one.
 
 use axum::{
     Json,
     extract::{Query as UrlQuery, State},
 };
-use penstock_engine::cloud::table::{Key, Query, Range};
+use penstock_engine::cloud::table::{Consistency, Key, Query, Range};
 use penstock_operators::model::{FileItem, date_of_key, file_key_of, id_of_key, read_item};
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Shared, cut};
-use crate::facts::TRACKING_TABLE;
+use super::{Answer, Failure, Shared, cut};
+use crate::{
+    facts::TRACKING_TABLE,
+    oncall::trace::{Options, Story, trace},
+};
 
 /// At most so many files of a date are looked at, and so many dates, and so many files are shown.
 const OF_A_DATE: usize = 200;
@@ -100,6 +103,23 @@ pub async fn search(State(dashboard): State<Shared>, UrlQuery(search): UrlQuery<
     }
     files.truncate(SHOWN);
     Ok(Json(View { files, dates, cut }))
+}
+
+/// Which file: its date, and its key below it.
+#[derive(Debug, Deserialize)]
+pub struct Name {
+    date: String,
+    key: String,
+}
+
+/// The whole story of a file and its versions, as `penstock trace` tells it.
+pub async fn story(State(dashboard): State<Shared>, UrlQuery(name): UrlQuery<Name>) -> Answer<Story> {
+    let table = dashboard.home.cloud().table(TRACKING_TABLE).await?;
+    if table.get(&Key::new(&name.date, &name.key), Consistency::Eventual).await?.is_none() {
+        return Err(Failure::missing(format!("file {} of {}", name.key, name.date)));
+    }
+    let named = format!("{}/{}", name.date, name.key);
+    Ok(Json(trace(dashboard.home.cloud(), &dashboard.pipeline, &named, Options::default()).await?))
 }
 
 /// The date and the beginning of the file key that a person means: a key, an object's key, or its URI.

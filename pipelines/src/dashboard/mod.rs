@@ -119,6 +119,7 @@ pub fn routes(dashboard: Arc<Dashboard>) -> Router {
         "/manifests",
         "/manifests/{date}/{id}",
         "/files",
+        "/files/{date}/{*key}",
         "/rejects",
         "/dead-letters",
         "/config",
@@ -131,6 +132,7 @@ pub fn routes(dashboard: Arc<Dashboard>) -> Router {
         .route("/assets/dom.js", get(async || asset(include_str!("assets/dom.js"), JAVASCRIPT)))
         .route("/assets/drawing.js", get(async || asset(include_str!("assets/drawing.js"), JAVASCRIPT)))
         .route("/assets/icon.svg", get(async || asset(include_str!("assets/icon.svg"), "image/svg+xml")))
+        .route("/api/process.json", get(overview::process))
         .route("/api/overview.json", get(overview::get))
         .route("/api/history.json", get(history))
         .route("/api/shards.json", get(shards::get))
@@ -138,11 +140,12 @@ pub fn routes(dashboard: Arc<Dashboard>) -> Router {
         .route("/api/manifests.json", get(manifests::list))
         .route("/api/manifest.json", get(manifests::one))
         .route("/api/files.json", get(files::search))
+        .route("/api/file.json", get(files::story))
         .route("/api/rejects.json", get(rejects::list))
         .route("/api/rejected-lines.json", get(rejects::sample))
         .route("/api/dead-letters.json", get(dead_letters::list))
         .route("/api/config.json", get(config::get))
-        .route("/api/redrive", post(dead_letters::redrive))
+        .route("/api/redrive", post(actions::redrive))
         .route("/api/flush", post(pending::flush))
         .with_state(dashboard)
         .layer(from_fn(guarded))

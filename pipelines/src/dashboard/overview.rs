@@ -13,18 +13,25 @@ use penstock_engine::{
 };
 use serde::Serialize;
 
-use super::{Answer, Shared};
+use super::{Answer, Dashboard, Shared};
 use crate::facts::Facts;
 
-/// The overview.
+/// What stands above every page.
 #[derive(Debug, Serialize)]
-pub struct View {
+pub struct Process {
     about: About,
     /// When it was made; rates are differences of two views.
     now_ms: i64,
     now: String,
     readiness: Readiness,
     actions_allowed: bool,
+}
+
+/// The overview.
+#[derive(Debug, Serialize)]
+pub struct View {
+    #[serde(flatten)]
+    process: Process,
     operators: Vec<Operator>,
     queues: Vec<QueueView>,
     totals: Totals,
@@ -86,6 +93,24 @@ struct DateView {
 /// At most so many dates are shown, the newest first.
 const DATES: usize = 31;
 
+/// What this process is and how it is. Reads nothing.
+pub async fn process(State(dashboard): State<Shared>) -> Json<Process> {
+    Json(dashboard.process())
+}
+
+impl Dashboard {
+    fn process(&self) -> Process {
+        let now = Utc::now();
+        Process {
+            about: self.monitor.about().clone(),
+            now_ms: now.timestamp_millis(),
+            now: format_time(now),
+            readiness: self.monitor.readiness(),
+            actions_allowed: self.token.is_some(),
+        }
+    }
+}
+
 pub async fn get(State(dashboard): State<Shared>) -> Answer<View> {
     let (counts, queues) = (dashboard.counts().await?, dashboard.queues().await?);
     let service = dashboard.monitor.service();
@@ -96,13 +121,8 @@ pub async fn get(State(dashboard): State<Shared>) -> Answer<View> {
     let resources = &dashboard.pipeline.resources;
     let dead: Vec<&String> =
         resources.queues.values().filter_map(|queue| Some(&queue.dead_letter.as_ref()?.queue)).collect();
-    let now = Utc::now();
     Ok(Json(View {
-        about: dashboard.monitor.about().clone(),
-        now_ms: now.timestamp_millis(),
-        now: format_time(now),
-        readiness: dashboard.monitor.readiness(),
-        actions_allowed: dashboard.token.is_some(),
+        process: dashboard.process(),
         operators: operators(&dashboard.pipeline.graph.nodes, &dashboard.registry, &states, &measured),
         queues: queues
             .iter()

@@ -7,8 +7,10 @@ use penstock_engine::operator::Command;
 use penstock_operators::fold::{FoldOptions, view::Pending};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::{Answer, Failure, Shared};
+use super::{Answer, Shared};
+use crate::oncall::{Layout, flush};
 
 /// How long a fold may take to say what it holds: it answers between two batches.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -116,25 +118,44 @@ pub struct FlushRequest {
     date: Option<String>,
 }
 
-/// Closes manifests of what is pending.
+/// What came of a flush.
+#[derive(Debug, Default, Serialize)]
+pub struct Flushed {
+    /// By date, the manifests that were closed.
+    manifests: BTreeMap<String, Vec<String>>,
+    /// Dates whose fold hasn't answered yet. The request stays.
+    waiting: Vec<String>,
+}
+
+/// Asks for manifests of what is pending, as `penstock flush` does, whichever process has the fold.
 pub async fn flush(
     State(dashboard): State<Shared>,
     headers: HeaderMap,
     Json(request): Json<FlushRequest>,
-) -> Answer<Value> {
+) -> Answer<Flushed> {
     dashboard.allow(&headers)?;
-    let mut answers = serde_json::Map::new();
-    for node in dashboard.pipeline.graph.nodes.iter().filter(|node| node.type_name == "fold") {
-        let arguments = match &request.date {
-            Some(date) => json!({ "date": date }),
-            None => json!({}),
-        };
-        let answer = ask(&dashboard, &node.id, "flush", arguments).await;
-        let answer = answer.map_err(|problem| Failure::new(axum::http::StatusCode::CONFLICT, problem))?;
-        answers.insert(node.id.clone(), answer);
+    let (cloud, layout) = (&**dashboard.home.cloud(), Layout::of(&dashboard.pipeline)?);
+    let table = cloud.table(&layout.fold.table).await?;
+    let dates = match request.date {
+        Some(date) => vec![date],
+        None => flush::pending_dates(&*table).await?.into_iter().collect(),
+    };
+    tracing::info!(?dates, "Flush asked for on the dashboard.");
+    let mut asked = Vec::new();
+    for date in &dates {
+        asked.push(flush::ask(cloud, &layout, date).await?);
     }
-    tracing::info!(date = request.date, "Flush asked for on the dashboard.");
-    Ok(Json(Value::Object(answers)))
+    let (began, mut flushed) = (Instant::now(), Flushed::default());
+    for asked in asked {
+        let left = PATIENCE.saturating_sub(began.elapsed());
+        match flush::wait(&*table, &asked, left).await? {
+            found if found.is_waiting() => flushed.waiting.push(found.date),
+            found => {
+                flushed.manifests.insert(found.date, found.manifests);
+            }
+        }
+    }
+    Ok(Json(flushed))
 }
 
 #[cfg(test)]

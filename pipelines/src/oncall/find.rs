@@ -1,6 +1,7 @@
 //! From what people write to the item that they mean: keys, URIs, ids of manifests.
 //!
-//! Without a date the days before today are tried, one read each: there is no index by key, and no scan is needed.
+//! Without a date the days before today are tried, one read each: there is no index by key. What isn't there is looked
+//! for in the index by state, as far as a bound goes: older days, and keys that end with what was written.
 
 use chrono::{Days, NaiveDate, Utc};
 use penstock_engine::cloud::{
@@ -10,15 +11,19 @@ use penstock_engine::cloud::{
 use penstock_operators::{
     fold::protocol::read_manifest,
     model::{
-        FileItem, MANIFEST_KEY_PREFIX, ManifestItem, ManifestState, STATUS_INDEX, attribute, date_of_key, file_key_of,
-        id_of_key, read_item, text,
+        FileItem, FileState, MANIFEST_KEY_PREFIX, ManifestItem, ManifestState, SHARDS, STATUS_INDEX, attribute,
+        date_of_key, file_key_of, id_of_key, read_item, text,
     },
 };
 
 use super::Layout;
+use crate::facts::read_some;
 
 /// Days that are tried when no date is named: as long as finished items are kept, and some more.
 const DAYS: u64 = 40;
+
+/// Items of the index that are read to find a file by the end of its key.
+const MOST: usize = 20_000;
 
 /// What a person named.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +99,29 @@ pub async fn find_files(table: &dyn Table, date: Option<&str>, file_key: &str) -
     Ok(Vec::new())
 }
 
+/// Files of any date whose key is what was written, or ends with it after a `/`; and whether all files were looked at.
+pub async fn find_by_ending(table: &dyn Table, ending: &str) -> anyhow::Result<(Vec<FileItem>, bool)> {
+    let (mut found, mut left, mut complete) = (Vec::new(), MOST, true);
+    // What is looked for is most often in trouble, and those are few.
+    use FileState::{Completed, Failed, Manifested, Pending, Quarantined};
+    for state in [Failed, Quarantined, Pending, Manifested, Completed] {
+        for shard in 0..SHARDS {
+            let query = Query::index(STATUS_INDEX, state.status(shard));
+            let (items, whole) = read_some(table, query, &mut left).await?;
+            complete &= whole;
+            for item in items.iter().filter(|item| is_called(text(item, attribute::FILE_KEY), ending)) {
+                found.push(read_item("file", item)?);
+            }
+        }
+    }
+    Ok((found, complete))
+}
+
+/// Whether a key is this, or ends with it after a `/`.
+fn is_called(key: Option<&str>, ending: &str) -> bool {
+    key.and_then(|key| key.strip_suffix(ending)).is_some_and(|before| before.is_empty() || before.ends_with('/'))
+}
+
 /// A manifest, under its date or wherever it is.
 pub async fn find_manifest(table: &dyn Table, date: Option<&str>, id: &str) -> anyhow::Result<Option<ManifestItem>> {
     let sort = format!("{MANIFEST_KEY_PREFIX}{id}.json");
@@ -151,5 +179,14 @@ mod tests {
             assert_eq!(Named::parse(named, &layout), expected, "{named}");
         }
         assert_eq!(manifest_id("s3://m/manifests/2026-02-01/batch-1.json"), "batch-1");
+    }
+
+    #[test]
+    fn a_file_is_called_by_the_end_of_its_key() {
+        for (key, is_it) in [("a.ndjson", true), ("eu/a.ndjson", true), ("eu/ba.ndjson", false), ("a.ndjson@e", false)]
+        {
+            assert_eq!(is_called(Some(key), "a.ndjson"), is_it, "{key}");
+        }
+        assert!(is_called(Some("sub/eu/a.ndjson"), "eu/a.ndjson") && !is_called(None, "a.ndjson"));
     }
 }

@@ -1,11 +1,17 @@
 //! Flush a date by hand: ask the fold, by an item of the table, and wait for its answer.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, bail};
 use chrono::NaiveDate;
-use penstock_engine::cloud::{Cloud, Table};
-use penstock_operators::fold::request::{self, FlushRequest};
+use penstock_engine::cloud::{
+    Cloud, Table,
+    table::{Query, Range},
+};
+use penstock_operators::{
+    fold::request::{self, FlushRequest},
+    model::{FileState, SHARDS, STATUS_INDEX, attribute, text},
+};
 use tokio::time::Instant;
 
 use super::Layout;
@@ -21,6 +27,25 @@ pub async fn ask(cloud: &dyn Cloud, layout: &Layout, date: &str) -> anyhow::Resu
     let table = cloud.table(&layout.fold.table).await?;
     let token = format!("{:032x}", rand::random::<u128>());
     request::ask(&*table, date, &token, chrono::Utc::now()).await.context("the flush can't be requested")
+}
+
+/// The dates that have pending files, by the index. One item is read of each date and shard.
+pub async fn pending_dates(table: &dyn Table) -> anyhow::Result<BTreeSet<String>> {
+    let mut dates = BTreeSet::new();
+    for shard in 0..SHARDS {
+        let mut after = String::new();
+        loop {
+            // `~` comes after every digit.
+            let query = Query::index(STATUS_INDEX, FileState::Pending.status(shard))
+                .range(Range::Between(after, "~".to_owned()))
+                .limit(1);
+            let page = table.query(&query).await?;
+            let Some(date) = page.items.first().and_then(|item| text(item, attribute::DATE_PREFIX)) else { break };
+            after = format!("{date}~");
+            dates.insert(date.to_owned());
+        }
+    }
+    Ok(dates)
 }
 
 /// Waits until the request is answered, or `limit` has passed: then what it is then.

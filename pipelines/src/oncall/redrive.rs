@@ -3,7 +3,10 @@
 //! A file is set back only while the bucket still shows the version that its item tells of; else its rows would be of
 //! another content than the item says. Everything is decided first, then shown, and only then done.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use chrono::Utc;
@@ -290,11 +293,12 @@ fn sources_of(pipeline: &Pipeline, dead: &str) -> Vec<(String, Sort)> {
 }
 
 async fn letters(cloud: &dyn Cloud, pipeline: &Pipeline, queue: &str, act: bool) -> anyhow::Result<Vec<Step>> {
-    let sources = sources_of(pipeline, queue);
-    if sources.is_empty() {
-        let known: Vec<&str> = dead_letter_queues(pipeline).collect();
-        bail!("`{queue}` holds no dead letters of any queue; these do: {}", known.join(", "));
+    let known = dead_letter_queues(pipeline);
+    if !known.contains(queue) {
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        bail!("`{queue}` holds no dead letters; these do: {}", known.join(", "));
     }
+    let sources = sources_of(pipeline, queue);
     let dead = cloud.queue(queue).await?;
     let mut steps = Vec::new();
     let mut held: BTreeMap<String, Message> = BTreeMap::new();
@@ -344,11 +348,13 @@ async fn letters(cloud: &dyn Cloud, pipeline: &Pipeline, queue: &str, act: bool)
     Ok(steps)
 }
 
-/// The queues that hold dead letters of others.
-pub fn dead_letter_queues(pipeline: &Pipeline) -> impl Iterator<Item = &str> {
-    let mut seen = std::collections::BTreeSet::new();
-    let letters = pipeline.resources.queues.values().filter_map(|queue| queue.dead_letter.as_ref());
-    letters.map(|letter| letter.queue.as_str()).filter(move |queue| seen.insert(*queue))
+/// The queues that hold dead letters: of other queues, or of change streams.
+pub fn dead_letter_queues(pipeline: &Pipeline) -> BTreeSet<String> {
+    let of_queues = pipeline.resources.queues.values();
+    let of_queues = of_queues.filter_map(|queue| Some(queue.dead_letter.as_ref()?.queue.clone()));
+    let of_nodes = pipeline.graph.nodes.iter();
+    let of_nodes = of_nodes.filter_map(|node| Some(node.options.get("dead_letter")?.as_str()?.to_owned()));
+    of_queues.chain(of_nodes).collect()
 }
 
 fn excerpt(body: &str) -> String {

@@ -224,7 +224,7 @@ fn deliver(def: &BusDef, deliveries: &[Delivery]) {
             Target::Log => tracing::info!(bus = def.name, rule = rule.name, event = %body, "An event."),
             Target::File { path, topic } => {
                 if let Some(topic) = topic {
-                    tracing::info!(bus = def.name, rule = rule.name, topic, message = %body, "A message on a topic.");
+                    tracing::info!(bus = def.name, rule = rule.name, topic, %body, "A message on a topic.");
                 }
                 if let Err(error) = append_line(path, body) {
                     let (bus, rule, path) = (&def.name, &rule.name, path.display());

@@ -1,5 +1,5 @@
-//! What AWS does to a stream by itself, on demand: rollover, splits, trimming, a new stream. And what people do to
-//! queues: looking, and sending dead letters back.
+//! What AWS does to a stream by itself, on demand: rollover, splits, trimming, a new stream. And what people can't do to a
+//! queue on AWS: looking without a trace.
 
 use std::sync::Arc;
 
@@ -115,22 +115,6 @@ impl LocalCloud {
             .db
             .read(format!("look into queue {queue}"), move |connection| queue::peek(connection, queue_id, limit))
             .await
-    }
-
-    /// Sends the dead letters that wait in a queue back to the queues they came from, as new messages; tells how many.
-    pub async fn redrive(&self, queue: &str) -> Result<usize> {
-        let queue_id = declared("queue", &self.queues, queue)?.id;
-        let (now_ms, signals) = (self.store.now_ms(), Arc::clone(&self.store.signals));
-        let sources = self
-            .store
-            .db
-            .write_then(
-                format!("redrive of queue {queue}"),
-                move |connection| queue::redrive(connection, queue_id, now_ms),
-                move |sources| sources.iter().for_each(|source| signals.wake(*source)),
-            )
-            .await?;
-        Ok(sources.len())
     }
 }
 

@@ -45,7 +45,7 @@ use self::{
 };
 pub use self::{
     control::Trim,
-    owner::{Owner, read_owner},
+    owner::{Owner, owner_now, read_owner},
     queue::PeekedMessage,
 };
 use super::{

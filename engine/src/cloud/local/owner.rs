@@ -60,3 +60,12 @@ pub fn read_owner(dir: &Path) -> Option<Owner> {
     let text = std::fs::read(dir.join("owner.json")).ok()?;
     serde_json::from_slice(&text).ok()
 }
+
+/// The process that owns `dir` now. Asking takes the lock for a moment: not for a folder that somebody may be about to own.
+pub fn owner_now(dir: &Path) -> Option<Owner> {
+    let file = OpenOptions::new().write(true).open(dir.join("owner.lock")).ok()?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => read_owner(dir),
+        Ok(()) | Err(TryLockError::Error(_)) => None,
+    }
+}

@@ -329,25 +329,6 @@ pub(super) fn peek(connection: &Connection, queue_id: i64, limit: usize) -> Resu
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Sends the visible dead letters of a queue back to where they came from, as new messages; returns to which queues,
-/// once for each message.
-pub(super) fn redrive(connection: &Connection, queue_id: i64, now_ms: i64) -> Result<Vec<i64>> {
-    let mut found = connection.prepare(
-        "SELECT id, source_id FROM messages WHERE queue_id = ?1 AND source_id IS NOT NULL AND visible_ms <= ?2",
-    )?;
-    let found = found.query_map((queue_id, now_ms), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
-    let mut sources = Vec::new();
-    for row in found.collect::<rusqlite::Result<Vec<_>>>()? {
-        let (row, source_id) = row;
-        let body: String = connection
-            .prepare_cached("DELETE FROM messages WHERE id = ?1 RETURNING body")?
-            .query_row([row], |row| row.get(0))?;
-        insert(connection, source_id, &Outgoing::new(body), now_ms)?;
-        sources.push(source_id);
-    }
-    Ok(sources)
-}
-
 /// Whether a queue holds messages that are past its retention.
 pub(super) fn has_expired(connection: &Connection, def: &QueueDef, now_ms: i64) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM messages WHERE queue_id = ?1 AND sent_ms <= ?2)";

@@ -8,10 +8,16 @@ const main = document.getElementById("main");
 const byId = (id) => document.getElementById(id);
 const plural = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
 const manifestLink = (date, id) => h("a", { href: `/manifests/${encodeURIComponent(date)}/${encodeURIComponent(id)}`, "data-key": `manifest ${id}` }, id);
+const fileAddress = (date, key) => `/files/${encodeURIComponent(date)}/${key.split("/").map(encodeURIComponent).join("/")}`;
+const fileLink = (date, key) => h("a", { href: fileAddress(date, key), "data-key": `file ${date}/${key}` }, key);
 const cutNote = (cut) => cut && h("p", { class: "soft" }, "There is more than is shown here. Choose a date, or write more of a key.");
+
+/** Whether this process may act. */
+let mayAct = false;
 
 /** Shows the state of the process above every page. */
 function showProcess(view) {
+  mayAct = view.actions_allowed;
   const { readiness, about } = view;
   const [word, weight] = !readiness.ready ? ["not ready", "bad"] : readiness.degraded ? ["degraded", "warn"] : ["ready", "good"];
   byId("ready").textContent = word;
@@ -183,10 +189,8 @@ function shards() {
 // ---- pending
 
 function pending() {
-  const [region, said] = [h("div"), h("p", { role: "status" })];
-  const actions = h("div");
-  show(main, h("h1", {}, "Pending folds"), h("p", { class: "lead" }, "Files that wait for a manifest, against the thresholds that close one. Whichever is reached first does."), region, actions);
-  actionCard(actions, said, [{ label: "Flush all dates now", run: (token) => act("/api/flush", {}, token), done: () => "Flushed: what was pending is in manifests." }]);
+  const region = h("div");
+  show(main, h("h1", {}, "Pending folds"), h("p", { class: "lead" }, "Files that wait for a manifest, against the thresholds that close one. Whichever is reached first does."), region, flushCard());
   live("/api/pending.json", region, ({ folds }) => folds.length ? folds.map((fold) => card(fold.id, fold.problem ? h("p", { class: "soft" }, fold.problem) :
     table(`At most ${number(fold.max_files)} files, ${bytes(fold.max_bytes)} or ${seconds(fold.max_age_secs)}`, [
       { name: "Date", heading: true, class: "nowrap", cell: (date) => date.date },
@@ -240,6 +244,7 @@ function manifest(date, id) {
   const [region, samples] = [h("div"), h("div")];
   document.title = `${id} – Penstock`;
   show(main, h("p", {}, h("a", { href: `/manifests?date=${date}` }, `All manifests of ${date}`)), h("h1", { class: "break" }, id), region, samples);
+  const redriveAll = () => redriveButton("Redrive its failed files…", `Redrive the failed files of ${id}`, { manifest: { date, id } });
   let sampled = false;
   live(`/api/manifest.json?date=${encodeURIComponent(date)}&id=${encodeURIComponent(id)}`, region, (view) => {
     const of = view.manifest;
@@ -251,6 +256,7 @@ function manifest(date, id) {
     return [
       view.error && h("div", { class: "note unready", id: "reason" }, h("strong", {}, of.state === "failed" ? "Why it failed: " : "What failed: "), view.error),
       view.gaps.map((gap) => h("div", { class: "note" }, gap)),
+      mayAct && (of.state === "failed" || of.failed_files > 0) && h("div", { class: "row" }, redriveAll()),
       h("div", { class: "two" },
         card("What it is", h("dl", { class: "facts" },
           fact("State", badge(of.state)), fact("Attempt", of.attempt || null), fact("Not before", time(view.retry_at)),
@@ -260,7 +266,7 @@ function manifest(date, id) {
           fact("Outputs", view.outputs.length ? view.outputs.map((output) => h("div", {}, h("code", {}, output))) : null))),
         card("What happened", h("ol", { class: "story" }, view.story.map((event) => h("li", {}, time(event.at), event.what))))),
       card("Its files", table("Those that failed first", [
-        { name: "File", heading: true, class: "break", cell: (file) => file.file_key },
+        { name: "File", heading: true, class: "break", cell: (file) => fileLink(date, file.file_key) },
         { name: "Bytes", number: true, cell: (file) => (file.size_bytes === null ? "" : bytes(file.size_bytes)) },
         { name: "Rows", number: true, cell: (file) => (file.rows === null ? "" : number(file.rows)) },
         { name: "Rejected", number: true, cell: (file) => (file.rejected_rows ? number(file.rejected_rows) : "") },
@@ -270,15 +276,17 @@ function manifest(date, id) {
   });
 }
 
+const rejectColumns = [
+  { name: "File", heading: true, class: "break", cell: (line) => line.file_key },
+  { name: "Line", number: true, cell: (line) => line.line ?? "" },
+  { name: "Reason", cell: (line) => line.reason ?? "" },
+  { name: "Text", class: "break", cell: (line) => line.more_rejects ? `and ${number(line.more_rejects)} more of this file` : h("code", {}, (line.raw ?? `base64: ${line.raw_base64}`).slice(0, 300)) },
+];
+
 async function rejectedLines(region, date, id) {
   try {
     const { lines, cut } = await ask(`/api/rejected-lines.json?date=${encodeURIComponent(date)}&id=${encodeURIComponent(id)}`);
-    show(region, card("Rejected lines", table("The first of them", [
-      { name: "File", heading: true, class: "break", cell: (line) => line.file_key },
-      { name: "Line", number: true, cell: (line) => line.line ?? "" },
-      { name: "Reason", cell: (line) => line.reason ?? "" },
-      { name: "Text", class: "break", cell: (line) => line.more_rejects ? `and ${number(line.more_rejects)} more of this file` : h("code", {}, (line.raw ?? `base64: ${line.raw_base64}`).slice(0, 300)) },
-    ], lines), cutNote(cut)));
+    show(region, card("Rejected lines", table("The first of them", rejectColumns, lines), cutNote(cut)));
   } catch (error) {
     show(region, card("Rejected lines", h("p", { class: "soft" }, error.message)));
   }
@@ -287,7 +295,7 @@ async function rejectedLines(region, date, id) {
 // ---- files
 
 const fileColumns = [
-  { name: "File", heading: true, class: "break", cell: (file) => file.file_key },
+  { name: "File", heading: true, class: "break", cell: (file) => fileLink(file.date, file.file_key) },
   { name: "Date", class: "nowrap", cell: (file) => file.date },
   { name: "State", cell: (file) => badge(file.state) },
   { name: "Bytes", number: true, cell: (file) => bytes(file.size_bytes) },
@@ -313,14 +321,60 @@ function files() {
   });
 }
 
+/** The story of a file and of each later version of it. */
+function file(date, key) {
+  const region = h("div");
+  document.title = `${key} – Penstock`;
+  show(main, h("p", {}, h("a", { href: `/files?key=${encodeURIComponent(key)}` }, "Files that begin like this")), h("h1", { class: "break" }, key), h("p", { class: "lead" }, `of ${date}`), region);
+  live(`/api/file.json?date=${encodeURIComponent(date)}&key=${encodeURIComponent(key)}`, region, (story) => story.files.map((version) => fileVersion(version)));
+}
+
+const OBJECTS = { there: "it is there, as it was tracked", gone: "it is gone", elsewhere: "it is in another bucket than the pipeline's input" };
+
+function fileVersion({ item, object, manifest, quarantined_as: copy, results, rejects, next }) {
+  const state = item.status.split("#")[0];
+  const id = manifest?.item.file_key.replace(/^MANIFEST#/, "").replace(/\.json$/, "");
+  const fact = (name, value) => (value === null || value === undefined || value === "" ? [] : [h("dt", {}, name), h("dd", {}, value)]);
+  const moments = [
+    [item.created_at, "It was tracked."],
+    item.pending_since !== item.created_at && [item.pending_since, "It became pending again."],
+    [item.claimed_at, id && ["It was claimed for ", manifestLink(item.date_prefix, id), "."]],
+    [manifest?.item.announced_at, "Its manifest was announced."],
+    ...(manifest?.attempts ?? []).map((attempt) => [attempt.ended_at, `Attempt ${attempt.attempt} ended with ${plural(attempt.rows, "row")}${attempt.won ? "" : "; it doesn't count"}.`]),
+    ["completed", "failed", "quarantined"].includes(state) && [item.updated_at, `It is ${state}.`],
+  ];
+  const told = moments.filter((moment) => moment && moment[0] && moment[1]).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
+  return [
+    item.error_message && h("div", { class: "note unready" }, h("strong", {}, "Why: "), item.error_message),
+    h("div", { class: next.is_late ? "note" : "card" }, h("strong", {}, `What comes next: ${next.step}`), next.is_late && " (late)", h("div", { class: "soft" }, next.because)),
+    mayAct && ["failed", "quarantined"].includes(state) && h("div", { class: "row" }, redriveFile({ date: item.date_prefix, file_key: item.file_key })),
+    h("div", { class: "two" },
+      card("What it is", h("dl", { class: "facts" },
+        fact("State", badge(state)), fact("Item", `${item.date_prefix}/${item.file_key}`), fact("Size", bytes(item.size_bytes)), fact("Etag", item.etag && h("code", {}, item.etag)),
+        fact("Object", [h("code", {}, item.file_path), h("div", {}, object.state === "replaced" ? `it was replaced since, by etag ${object.etag}` : OBJECTS[object.state])]),
+        fact("Copy", copy && h("code", {}, copy)),
+        fact("Rows", item.rows === undefined ? null : `${number(item.rows)}, and ${number(item.rejected_rows ?? 0)} rejected lines`),
+        fact("Manifest", id && manifestLink(item.date_prefix, id)),
+        results.map(([token, result]) => fact(`Attempt ${token.slice(0, 8)}`, result.failure ? `${result.failure}: ${result.message ?? ""}` : `${plural(result.rows, "row")}, ${number(result.rejected_rows)} rejected`)))),
+      card("What happened", h("ol", { class: "story" }, told.map(([at, what]) => h("li", {}, time(at), what))))),
+    rejects.length > 0 && card("Rejected lines", table("The first of them", rejectColumns.slice(1), rejects)),
+  ];
+}
+
 // ---- rejects and quarantine
 
 function rejects() {
   const region = h("div");
   show(main, h("h1", {}, "Rejects and quarantine"), h("p", { class: "lead" }, "Lines that were no rows, files that can't be used, and files that failed; each with its reason."), region);
+  const columns = (...without) => [
+    ...fileColumns.filter((column) => !without.includes(column.name) && column.name !== "State"),
+    ...(mayAct ? [{ name: "Action", cell: (file) => redriveFile(file) }] : []),
+  ];
+  const ofDates = (files, state) => mayAct && h("div", { class: "row" }, [...new Set(files.map((file) => file.date))].sort().reverse().map((date) =>
+    redriveButton(`Redrive all of ${date}…`, `Redrive the ${state} files of ${date}`, { date: { date, state } })));
   live("/api/rejects.json", region, (view) => [
-    card("Files in quarantine", table("Copied to the quarantine bucket; the originals stay", fileColumns.filter((column) => !["Rows", "Rejected", "Manifest"].includes(column.name)), view.quarantined, "None.")),
-    card("Files that failed", table("None of their lines is in an output", fileColumns.filter((column) => !["Rows", "Rejected"].includes(column.name)), view.failed, "None.")),
+    card("Files that failed", table("None of their lines is in an output", columns("Rows", "Rejected"), view.failed, "None."), ofDates(view.failed, "failed")),
+    card("Files in quarantine", table("Copied to the quarantine bucket; the originals stay", columns("Rows", "Rejected", "Manifest"), view.quarantined, "None."), ofDates(view.quarantined, "quarantined")),
     card("Manifests with rejected lines", view.manifests.length ? view.manifests.map((each) => {
       const lines = h("div");
       const details = h("details", { "data-key": `rejects ${each.id}`, ontoggle: () => details.open && !lines.firstChild && rejectedLines(lines, each.date, each.id) },
@@ -335,42 +389,77 @@ function rejects() {
 /** Does something that changes the pipeline. */
 const act = (path, body, token) => ask(path, { method: "POST", headers: { "content-type": "application/json", authorization: `Bearer ${token}` }, body: JSON.stringify(body) });
 
-/** Buttons, and the token that they need. */
-async function actionCard(region, said, actions) {
-  const overview = await ask("/api/overview.json").catch(() => null);
-  if (overview) showProcess(overview);
-  if (!overview?.actions_allowed) {
-    show(region, card("Actions", h("p", { class: "soft" }, "This process only shows. Started with ", h("code", {}, "--allow-actions"), " it can act from here, for whoever has the token.")));
-    return;
-  }
-  const token = h("input", { type: "password", id: "token", autocomplete: "off", value: sessionStorage.getItem("token") ?? "" });
-  const button = (action) => h("button", { type: "button", class: "main", onclick: async () => {
-    sessionStorage.setItem("token", token.value);
+/** Where the token goes: it is kept for this tab alone. */
+const tokenField = () => h("input", { type: "password", id: "token", autocomplete: "off", value: sessionStorage.getItem("token") ?? "", oninput: (event) => sessionStorage.setItem("token", event.target.value) });
+
+/** Why there are no buttons, where there are none. */
+const onlyShows = () => card("Actions", h("p", { class: "soft" }, "This process only shows. Started with ", h("code", {}, "--allow-actions"), " it can act from here, for whoever has the token."));
+
+const OUTCOMES = { would: "would go", redriven: "redriven", left: "left as it is" };
+
+/** Shows what a redrive would do, and does it when told to: as `penstock redrive` and its `--yes`. */
+function redrive(title, selection) {
+  const [token, steps, said] = [tokenField(), h("div"), h("p", { role: "status" })];
+  const goes = h("button", { type: "button", class: "main", disabled: true, onclick: () => send(true) }, "Redrive");
+  const looks = h("button", { type: "button", onclick: () => send(false) }, "Show what it would do");
+  const dialog = h("dialog", { "aria-labelledby": "dialog-title", onclose: () => dialog.remove() },
+    h("h2", { id: "dialog-title" }, title),
+    h("div", { class: "row" }, h("label", {}, "Token", token), looks), steps, said,
+    h("div", { class: "row" }, goes, h("button", { type: "button", onclick: () => dialog.close() }, "Close")));
+  const send = async (isMeant) => {
+    goes.disabled = true;
     try {
-      said.textContent = action.done(await action.run(token.value));
+      const all = await act("/api/redrive", { selection, act: isMeant }, token.value);
+      const count = (outcome) => all.filter((step) => step.outcome === outcome).length;
+      show(steps, table("What becomes of each", [
+        { name: "What", heading: true, class: "break", cell: (step) => step.what },
+        { name: "Outcome", cell: (step) => [OUTCOMES[step.outcome], h("div", { class: "soft" }, step.because)] },
+        { name: "It was", class: "break soft", cell: (step) => step.reason },
+      ], all, "Nothing to redrive."));
+      said.textContent = isMeant ? `${number(count("redriven"))} redriven, ${number(count("left"))} left as they are.` : `${number(count("would"))} would be redriven, ${number(count("left"))} left as they are. Nothing was done yet.`;
+      goes.disabled = isMeant || count("would") === 0;
     } catch (error) {
       said.textContent = `Not done: ${error.message}.`;
     }
-  } }, action.label);
-  show(region, card("Actions", h("div", { class: "row" }, h("label", {}, "Token", token), actions.map(button)), said));
+  };
+  document.body.append(dialog);
+  dialog.showModal();
+  if (token.value) send(false);
+  else token.focus();
+}
+
+const redriveButton = (label, title, selection) => h("button", { type: "button", "data-key": `redrive ${title}`, onclick: () => redrive(title, selection) }, label);
+const redriveFile = ({ date, file_key: key }) => redriveButton("Redrive…", `Redrive ${date}/${key}`, { files: [{ date, file_key: key }] });
+
+/** Closes manifests of all that is pending. */
+function flushCard() {
+  if (!mayAct) return onlyShows();
+  const [token, said] = [tokenField(), h("p", { role: "status" })];
+  const flush = async () => {
+    said.textContent = "Asked; waiting for the fold.";
+    try {
+      const { manifests, waiting } = await act("/api/flush", {}, token.value);
+      const closed = Object.values(manifests).flat().length;
+      said.textContent = `${plural(closed, "manifest")} closed.${waiting.length ? ` Not answered yet: ${waiting.join(", ")}.` : ""}`;
+    } catch (error) {
+      said.textContent = `Not done: ${error.message}.`;
+    }
+  };
+  return card("Actions", h("div", { class: "row" }, h("label", {}, "Token", token), h("button", { type: "button", class: "main", onclick: flush }, "Flush all dates now")), said);
 }
 
 function deadLetters() {
-  const [region, actions, said] = [h("div"), h("div"), h("p", { role: "status" })];
-  show(main, h("h1", {}, "Dead letters"), h("p", { class: "lead" }, "Messages and changes that were given up after their last try. Mend the cause first; then send them back."), region, actions);
-  let drawn = "";
-  live("/api/dead-letters.json", region, ({ queues, note }) => {
-    const names = queues.map((queue) => queue.name);
-    if (drawn !== names.join()) {
-      drawn = names.join();
-      actionCard(actions, said, names.map((queue) => ({ label: `Send back ${queue}`, run: (token) => act("/api/redrive", { queue }, token), done: (answer) => `${plural(answer.sent_back, "message")} of ${queue} sent back.` })));
-    }
-    return [note && h("div", { class: "note" }, note), queues.map((queue) => card(queue.name,
+  const region = h("div");
+  show(main, h("h1", {}, "Dead letters"), h("p", { class: "lead" }, "Messages and changes that were given up after their last try. Mend the cause first; then send them back."), region, mayAct ? null : onlyShows());
+  live("/api/dead-letters.json", region, ({ queues, note }) => [
+    note && h("div", { class: "note" }, note),
+    queues.map((queue) => card(queue.name,
       h("p", { class: "soft" }, queue.messages ? plural(queue.messages, "message") : "It is empty."),
       queue.shown.map((message) => h("details", { "data-key": `message ${message.id}` },
         h("summary", {}, time(message.sent_at), ` from ${message.source ?? "a change stream"}, received ${plural(message.receive_count, "time")}`, message.reason && h("span", { class: "break" }, `: ${message.reason}`)),
-        h("pre", { tabindex: "0" }, message.body)))))];
-  });
+        h("pre", { tabindex: "0" }, message.body))),
+      mayAct && queue.messages > 0 && h("div", { class: "row" }, redriveButton(`Send back ${queue.name}…`, `Send the dead letters of ${queue.name} back`, { letters: { queue: queue.name } })))),
+  ]);
 }
 
 // ---- configuration
@@ -413,19 +502,23 @@ for (const link of document.querySelectorAll("nav a")) {
     link.parentElement.scrollLeft = link.offsetLeft - link.parentElement.clientWidth / 2;
   }
 }
-if (parts[0] === "manifests" && parts.length === 3) manifest(parts[1], parts[2]);
-else ({ "/": overview, "/shards": shards, "/pending": pending, "/manifests": manifests, "/files": files, "/rejects": rejects, "/dead-letters": deadLetters, "/config": config })[page]?.();
 if (page !== "/") {
-  const process = async () => {
-    if (!document.hidden) {
-      try {
-        showProcess(await ask("/api/overview.json"));
-      } catch {
-        byId("ready").textContent = "no answer";
-        byId("ready").className = "badge bad";
-      }
+  const look = async () => {
+    try {
+      showProcess(await ask("/api/process.json"));
+    } catch {
+      byId("ready").textContent = "no answer";
+      byId("ready").className = "badge bad";
     }
-    setTimeout(process, 5000);
   };
-  process();
+  // First, so that pages know whether they may act.
+  await look();
+  const loop = async () => {
+    if (!document.hidden) await look();
+    setTimeout(loop, 5000);
+  };
+  setTimeout(loop, 5000);
 }
+if (page === "/manifests" && parts.length === 3) manifest(parts[1], parts[2]);
+else if (page === "/files" && parts.length >= 3) file(parts[1], parts.slice(2).join("/"));
+else ({ "/": overview, "/shards": shards, "/pending": pending, "/manifests": manifests, "/files": files, "/rejects": rejects, "/dead-letters": deadLetters, "/config": config })[page]?.();

@@ -27,7 +27,7 @@ use crate::{
     facts::queue_depths,
     loader::Pipeline,
     oncall::{
-        find::{Named, find_files, find_manifest, manifest_id},
+        find::{Named, find_by_ending, find_files, find_manifest, manifest_id},
         redrive::{dead_letter_queues, object_key},
     },
 };
@@ -37,6 +37,9 @@ const REJECTS: usize = 5;
 
 /// The largest object of rejects that is read for them.
 const MAX_REJECTS_BYTES: u64 = 256 << 20;
+
+/// Files of the same name that are listed.
+const NAMED: usize = 10;
 
 /// Members of a manifest that are looked at.
 const MEMBERS: usize = 1000;
@@ -81,16 +84,19 @@ pub async fn trace(
             None => bail!("there is no manifest {id}: its item may have expired, or its id be misspelt"),
         },
         Named::File(date, file_key) => {
-            for item in find_files(&*gatherer.table, date.as_deref(), &file_key).await? {
-                story.files.push(gatherer.file(item).await?);
+            let mut found = find_files(&*gatherer.table, date.as_deref(), &file_key).await?;
+            if found.is_empty() && date.is_none() {
+                found = gatherer.called(&file_key).await?;
             }
-            if story.files.is_empty() {
+            if found.is_empty() {
                 bail!(gatherer.why_unknown(asked, date.as_deref(), &file_key).await?);
+            }
+            for item in found {
+                story.files.push(gatherer.file(item).await?);
             }
         }
     }
-    let queues: Vec<String> = dead_letter_queues(pipeline).map(str::to_owned).collect();
-    let depths = queue_depths(&**cloud, queues.iter()).await?;
+    let depths = queue_depths(&**cloud, dead_letter_queues(pipeline).iter()).await?;
     story.dead_letters =
         depths.into_iter().map(|(queue, depth)| (queue, depth.total())).filter(|(_, total)| *total > 0).collect();
     Ok(story)
@@ -110,6 +116,25 @@ struct Gatherer {
 }
 
 impl Gatherer {
+    /// The one file, with its versions, whose key ends like this; of several their names are the error.
+    async fn called(&self, ending: &str) -> anyhow::Result<Vec<FileItem>> {
+        let (files, complete) = find_by_ending(&*self.table, ending).await?;
+        match files.as_slice() {
+            [] if complete => Ok(Vec::new()),
+            [] => bail!(
+                "no file `{ending}` is among the newest: there are too many to look at all; name its date, as DATE/KEY"
+            ),
+            [one] => find_files(&*self.table, Some(&one.date_prefix), &one.file_key).await,
+            several => {
+                let names =
+                    several.iter().take(NAMED).map(|file| format!("\n  {}/{}", file.date_prefix, file.file_key));
+                let names: String = names.collect();
+                let more = if several.len() > NAMED || !complete { "\n  …" } else { "" };
+                bail!("several files are called `{ending}`; name one of them:{names}{more}")
+            }
+        }
+    }
+
     async fn file(&self, item: FileItem) -> anyhow::Result<FileStory> {
         let object = self.object(&item).await?;
         let manifest = match &item.manifest_path {
@@ -311,7 +336,7 @@ impl Gatherer {
             ),
             None => match date {
                 Some(date) => format!("there is no file `{file_key}` of {date}, in the table or in the input bucket"),
-                None => format!("no file `{file_key}` of the last days: name its date, as DATE/KEY"),
+                None => format!("there is no file `{file_key}` of any date in the table"),
             },
         })
     }

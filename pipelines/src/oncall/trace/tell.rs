@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::{Attempt, FileStory, ManifestStory, Next, Object, Step, Story};
+use crate::words::plural;
 
 /// Failed members of a manifest that are listed one by one.
 const MEMBERS: usize = 20;
@@ -86,7 +87,7 @@ fn tell_manifest(out: &mut dyn Write, story: &ManifestStory, indent: &str) -> io
     let reason = item.flush_reason.map_or("an unknown reason", |reason| reason.as_str());
     writeln!(out, "{indent}  made        {}, closed by {reason}", item.created_at)?;
     match story.listed {
-        Some(files) => writeln!(out, "{indent}  JSON        {} lists {files} files", item.manifest_path)?,
+        Some(files) => writeln!(out, "{indent}  JSON        {} lists {}", item.manifest_path, plural(files, "file"))?,
         None => writeln!(out, "{indent}  JSON        {} is not there", item.manifest_path)?,
     }
     match &item.announced_at {
