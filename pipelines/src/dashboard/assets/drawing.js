@@ -47,9 +47,11 @@ export function graph(operators, rates) {
   const edges = operators.flatMap((operator) => operator.inputs.filter((input) => known.has(input.from)).map((input) => {
     const [from, to] = [at(input.from), at(operator.id)];
     const [x1, y1, x2, y2] = [from.x + BOX.width, from.y + BOX.height / 2, to.x, to.y + BOX.height / 2];
-    const middle = (x1 + x2) / 2;
+    // Across other columns it stays in its own row, where no box stands, until it is before the last one.
+    const turn = Math.max(x1, x2 - BOX.gapX);
+    const middle = (turn + x2) / 2;
     const flows = (rates.get(operator.id)?.received ?? 0) > 0 ? "flow" : "";
-    return h("path", { d: `M${x1} ${y1}C${middle} ${y1} ${middle} ${y2} ${x2} ${y2}`, class: pressure(operator.measured) || flows });
+    return h("path", { d: `M${x1} ${y1}H${turn}C${middle} ${y1} ${middle} ${y2} ${x2} ${y2}`, class: pressure(operator.measured) || flows });
   }));
   const nodes = operators.map((operator) => {
     const { x, y } = at(operator.id);
