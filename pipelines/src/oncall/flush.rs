@@ -33,9 +33,9 @@ pub async fn ask(cloud: &dyn Cloud, layout: &Layout, date: &str) -> anyhow::Resu
 pub async fn pending_dates(table: &dyn Table) -> anyhow::Result<BTreeSet<String>> {
     let mut dates = BTreeSet::new();
     for shard in 0..SHARDS {
-        let mut after = String::new();
+        // Before every date; AWS takes no empty text for a key. `~` comes after every digit.
+        let mut after = "0".to_owned();
         loop {
-            // `~` comes after every digit.
             let query = Query::index(STATUS_INDEX, FileState::Pending.status(shard))
                 .range(Range::Between(after, "~".to_owned()))
                 .limit(1);
