@@ -261,7 +261,7 @@ function manifest(date, id) {
         card("What it is", h("dl", { class: "facts" },
           fact("State", badge(of.state)), fact("Attempt", of.attempt || null), fact("Not before", time(view.retry_at)),
           fact("Files", `${number(of.files)}, ${bytes(of.bytes)}${of.failed_files ? `; ${of.failed_files} failed` : ""}`),
-          fact("Rows", of.rows === null ? null : `${number(of.rows)}, and ${number(of.rejected_rows)} rejected lines`),
+          fact("Rows", of.rows === null ? null : `${number(of.rows)}, and ${plural(of.rejected_rows, "rejected line")}`),
           fact("Trace id", h("code", {}, view.trace_id)), fact("Its JSON", h("code", {}, view.manifest_path)),
           fact("Outputs", view.outputs.length ? view.outputs.map((output) => h("div", {}, h("code", {}, output))) : null))),
         card("What happened", h("ol", { class: "story" }, view.story.map((event) => h("li", {}, time(event.at), event.what))))),
@@ -353,11 +353,11 @@ function fileVersion({ item, object, manifest, quarantined_as: copy, results, re
         fact("State", badge(state)), fact("Item", `${item.date_prefix}/${item.file_key}`), fact("Size", bytes(item.size_bytes)), fact("Etag", item.etag && h("code", {}, item.etag)),
         fact("Object", [h("code", {}, item.file_path), h("div", {}, object.state === "replaced" ? `it was replaced since, by etag ${object.etag}` : OBJECTS[object.state])]),
         fact("Copy", copy && h("code", {}, copy)),
-        fact("Rows", item.rows === undefined ? null : `${number(item.rows)}, and ${number(item.rejected_rows ?? 0)} rejected lines`),
+        fact("Rows", item.rows === undefined ? null : `${number(item.rows)}, and ${plural(item.rejected_rows ?? 0, "rejected line")}`),
         fact("Manifest", id && manifestLink(item.date_prefix, id)),
         results.map(([token, result]) => fact(`Attempt ${token.slice(0, 8)}`, result.failure ? `${result.failure}: ${result.message ?? ""}` : `${plural(result.rows, "row")}, ${number(result.rejected_rows)} rejected`)))),
       card("What happened", h("ol", { class: "story" }, told.map(([at, what]) => h("li", {}, time(at), what))))),
-    rejects.length > 0 && card("Rejected lines", table("The first of them", rejectColumns.slice(1), rejects)),
+    rejects.length > 0 && card("Rejected lines", table("The first of them", rejectColumns.slice(1).map((column) => ({ ...column, number: false })), rejects)),
   ];
 }
 
