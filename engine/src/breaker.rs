@@ -82,7 +82,13 @@ static ENDPOINTS: Mutex<BTreeMap<String, BreakerState>> = Mutex::new(BTreeMap::n
 /// stand before one endpoint the last that was asked speaks: what it saw is newest.
 pub fn show(endpoint: &str, state: BreakerState) {
     metrics::gauge!("penstock_breaker_state", "endpoint" => endpoint.to_owned()).set(state.as_number());
-    ENDPOINTS.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint.to_owned(), state);
+    let before = ENDPOINTS.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint.to_owned(), state);
+    let is_open = |state| matches!(state, BreakerState::Open(_));
+    match (before.is_some_and(is_open), is_open(state)) {
+        (false, true) => tracing::warn!(endpoint, "Breaker opened: it isn't asked for a while."),
+        (true, false) => tracing::info!(endpoint, "Breaker closed: it answers again."),
+        _ => {}
+    }
 }
 
 /// The breakers of this process, by endpoint.

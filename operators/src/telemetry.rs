@@ -30,6 +30,11 @@ pub const METRICS: &[Metric] = &[
         "Files that found no room in the fold's view; the index shows them again.",
     ),
     Metric::counter(
+        "penstock_unreadable_items_total",
+        &[],
+        "Items that a reading of the index showed as pending files and that are none; each reading counts them again.",
+    ),
+    Metric::counter(
         "penstock_flushes_total",
         &["reason"],
         "Manifests that were committed, by the threshold: files, bytes, age, item_size, manual.",

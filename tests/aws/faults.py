@@ -31,10 +31,13 @@ def rules():
         rule("lost-PutEvents", "events", "PutEvents", 2, 0.5, response={"abort_bytes": 1}),
         rule("slow-GetObject", "s3", "GetObject", 10, 0.2, error={"code": "SlowDown", "status": 503}),
         rule("cut-GetObject", "s3", "GetObject", 6, 0.1, response={"abort_frac": 0.3}),
+        rule("corrupt-GetObject", "s3", "GetObject", 6, 0.1, response={"corrupt_bytes": 1}),
         # It takes the parts of an upload for objects.
         rule("slow-PutObject", "s3", "PutObject", 6, 0.5, error={"code": "SlowDown", "status": 503}),
         rule("reset-Receive", "sqs", "ReceiveMessage", 3, 0.3, reset=True),
         rule("lost-Delete", "sqs", "DeleteMessageBatch", 3, 0.3, response={"abort_bytes": 1}),
+        # Dead letters are what the program sends.
+        rule("lost-Send", "sqs", "SendMessageBatch", 2, response={"abort_bytes": 1}),
     ]
     return found
 
@@ -52,19 +55,82 @@ def outage(times):
     ]
 
 
-class LostCompletion:
-    """The completion of an upload whose answer is lost: the object is there, and its writer isn't told."""
-
-    name = "lost-CompleteMultipartUpload"
+class Loss:
+    """A fault of our own proxy (recorder.py), some times."""
 
     def __init__(self, times):
         self.left, self.fired = times, 0
 
-    def takes(self, method, path):
-        if method != "POST" or "uploadId=" not in path or not self.left:
+    def is_its(self, method, path):
+        raise NotImplementedError
+
+    def fires(self, method, path):
+        if not self.left or not self.is_its(method, path):
             return False
         self.left, self.fired = self.left - 1, self.fired + 1
         return True
+
+    def takes(self, method, path):
+        """Whether the answer is lost."""
+        return False
+
+    def damaged(self, method, path, body):
+        """The body as it arrives."""
+        return body
+
+    def answer(self, method, path):
+        """An answer in place of the server's: its status and headers."""
+        return None
+
+
+class Elsewhere(Loss):
+    """Buckets are in another region, as S3 tells who asks for them in the wrong one."""
+
+    def __init__(self, region):
+        super().__init__(1000)
+        self.region = region
+
+    def is_its(self, method, path):
+        return method == "HEAD"
+
+    def answer(self, method, path):
+        return (301, {"x-amz-bucket-region": self.region}) if self.fires(method, path) else None
+
+
+class LostCompletion(Loss):
+    """The completion of an upload whose answer is lost: the object is there, and its writer isn't told."""
+
+    name = "lost-CompleteMultipartUpload"
+
+    def is_its(self, method, path):
+        return method == "POST" and "uploadId=" in path
+
+    def takes(self, method, path):
+        return self.fires(method, path)
+
+
+class Damaged(Loss):
+    """A body with one bit that isn't as it was sent."""
+
+    def damaged(self, method, path, body):
+        if not body or not self.fires(method, path):
+            return body
+        middle = len(body) // 2
+        return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+
+
+class DamagedPart(Damaged):
+    name = "corrupt-UploadPart"
+
+    def is_its(self, method, path):
+        return method == "PUT" and "partNumber=" in path
+
+
+class DamagedObject(Damaged):
+    name = "corrupt-PutObject"
+
+    def is_its(self, method, path):
+        return method == "PUT" and "/manifests/" in path
 
 
 class Faults:

@@ -64,12 +64,14 @@ class Recorder:
     """A recording proxy before `upstream` on a free port; `url` is its address, `used` what was recorded.
 
     Over a proxy with faults, `server` is the server behind it: what is cut or lost by the proxy is cut and lost here, nothing
-    is asked again, and HEAD goes around it, because it answers without the length of the object. `losses` are faults of ours:
-    what the proxy can't tell apart.
+    is asked again, and HEAD goes around it, because it answers without the length of the object. `losses` are faults of ours,
+    which the proxy can't tell apart or make: answers that are lost or made up, bodies that are damaged on their way to the
+    server.
+    `gate` is a place to stop at (moments.py).
     """
 
-    def __init__(self, upstream, server=None, losses=()):
-        self.used = set()
+    def __init__(self, upstream, server=None, losses=(), into=None):
+        self.used, self.gate = set() if into is None else into, None
         place = lambda url: urllib.parse.urlsplit(url).netloc
         recorder, faithful = self, server is not None
         local = threading.local()
@@ -87,7 +89,20 @@ class Recorder:
                 headers.pop("transfer-encoding", None)
                 headers.pop("connection", None)
                 headers.pop("expect", None)
+                for loss in losses:
+                    if answer := loss.answer(self.command, self.path):
+                        status, more = answer
+                        self.send_response_only(status)
+                        for name, value in {**more, "content-length": "0"}.items():
+                            self.send_header(name, value)
+                        return self.end_headers()
+                    body = loss.damaged(self.command, self.path, body)
                 headers["content-length"] = str(len(body))
+                gate = recorder.gate
+                if gate and gate.stops(self.command, self.path, headers, body):
+                    gate.wait_before()
+                else:
+                    gate = None
                 if faithful:
                     local.connection = None
                 for last in (faithful, True):
@@ -107,6 +122,8 @@ class Recorder:
                 for loss in losses:
                     if loss.takes(self.command, self.path):
                         raise ConnectionResetError
+                if gate:
+                    gate.wait_after(answer.status)
                 self.send_response_only(answer.status, answer.reason)
                 for name, value in answer.getheaders():
                     if name.lower() not in ("transfer-encoding", "connection", "content-length"):

@@ -384,7 +384,15 @@ impl Fold {
                 let page = self.assembler.table.query(&query).await?;
                 let (wall, now) = (self.clock.now(), self.now());
                 for item in &page.items {
-                    let item: FileItem = read_item("file", item)?;
+                    let item: FileItem = match read_item("file", item) {
+                        Ok(item) => item,
+                        // One that can't be read must not keep all others waiting.
+                        Err(error) => {
+                            tracing::warn!(%error, "Item of the index can't be read as a file; it is passed over.");
+                            metrics::counter!("penstock_unreadable_items_total").increment(1);
+                            continue;
+                        }
+                    };
                     let since =
                         item.pending_since.as_deref().and_then(|since| DateTime::parse_from_rfc3339(since).ok());
                     let age = since.and_then(|since| (wall - since.to_utc()).to_std().ok()).unwrap_or_default();

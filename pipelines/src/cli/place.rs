@@ -5,14 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
-use penstock_engine::cloud::aws::AwsOptions;
+use penstock_engine::cloud::aws::{self, AwsOptions};
 
 use super::App;
 use crate::{
     home::Home,
-    loader::{Pipeline, load},
+    loader::{Env, LoadErrors, MAX_FILE_BYTES, Pipeline, load, load_text},
 };
 
 /// Where the pipeline lives.
@@ -36,7 +36,11 @@ impl PlaceArguments {
             Some(env) if name == "PENSTOCK_ENV" => Some(env.clone()),
             _ => (app.env)(name),
         };
-        Ok(load(file, &env, &app.registry)?)
+        Ok(load_from(file, &self.options(), &env, app)??)
+    }
+
+    fn options(&self) -> AwsOptions {
+        AwsOptions { endpoint_url: self.endpoint_url.clone(), ..AwsOptions::default() }
     }
 
     /// Its cloud, to run it there.
@@ -57,14 +61,33 @@ impl PlaceArguments {
 
     async fn connect(&self, pipeline: &mut Pipeline) -> anyhow::Result<Home> {
         let Some(env) = &self.env else { bail!("say where the pipeline lives: --local DIR or --env NAME") };
-        let options = AwsOptions { endpoint_url: self.endpoint_url.clone(), ..AwsOptions::default() };
-        Home::connect_to_aws(env, &options, pipeline).await
+        Home::connect_to_aws(env, &self.options(), pipeline).await
     }
 
     /// The folder, if it is on this machine.
     pub fn local_dir(&self) -> Option<&Path> {
         self.local.as_deref()
     }
+}
+
+/// Loads a pipeline from a file of this machine, or from a bucket, `s3://BUCKET/KEY`, as tasks on ECS do: what runs there
+/// changes without a new image. The outer error is that the bucket can't be read, the inner one all that is wrong with it.
+pub fn load_from(
+    file: &Path,
+    options: &AwsOptions,
+    env: Env<'_>,
+    app: &App,
+) -> anyhow::Result<Result<Pipeline, LoadErrors>> {
+    let Some(place) = file.to_str().and_then(|text| text.strip_prefix("s3://")) else {
+        return Ok(load(file, env, &app.registry));
+    };
+    let Some((bucket, key)) = place.split_once('/').filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
+    else {
+        bail!("{} names no object: it must be s3://BUCKET/KEY", file.display());
+    };
+    let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
+    let text = runtime.block_on(aws::read_text(bucket, key, MAX_FILE_BYTES, options))?;
+    Ok(load_text(file, &text, env, &app.registry))
 }
 
 impl fmt::Display for PlaceArguments {

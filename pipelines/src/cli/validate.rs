@@ -10,10 +10,10 @@ use penstock_engine::{
 };
 use serde::Serialize;
 
-use super::{App, Exit};
+use super::{App, Exit, place::load_from};
 use crate::{
     home::Home,
-    loader::{LoadErrors, Pipeline, Report, load},
+    loader::{LoadErrors, Pipeline, Report},
     words::plural,
 };
 
@@ -37,6 +37,12 @@ pub struct Arguments {
     deny_warnings: bool,
 }
 
+impl Arguments {
+    fn options(&self) -> AwsOptions {
+        AwsOptions { endpoint_url: self.endpoint_url.clone(), ..AwsOptions::default() }
+    }
+}
+
 /// What is said about one file.
 #[derive(Debug, Serialize)]
 struct Findings {
@@ -58,7 +64,7 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
             Some(env) if name == "PENSTOCK_ENV" => Some(env.clone()),
             _ => (app.env)(name),
         };
-        let loaded = load(file, &env, &app.registry);
+        let loaded = load_from(file, &arguments.options(), &env, app)?;
         let account = match (&arguments.env, &loaded) {
             (Some(env), Ok(pipeline)) => account(app, env, arguments, pipeline.clone())?,
             _ => Vec::new(),
@@ -91,7 +97,7 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
 
 /// Looks at the resources in an account.
 fn account(app: &App, env: &str, arguments: &Arguments, mut pipeline: Pipeline) -> anyhow::Result<Vec<Finding>> {
-    let options = AwsOptions { endpoint_url: arguments.endpoint_url.clone(), ..AwsOptions::default() };
+    let options = arguments.options();
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
     runtime.block_on(async {
         let home = Home::connect_to_aws(env, &options, &mut pipeline).await?;

@@ -29,7 +29,8 @@ use document::{Document, TestFile};
 pub use interpolate::Env;
 pub use report::{Excerpt, LoadErrors, Report};
 pub use schema::schema;
-use tree::{MAX_FILE_BYTES, Tree};
+pub use tree::MAX_FILE_BYTES;
+use tree::Tree;
 
 use crate::config_test::TestSpec;
 

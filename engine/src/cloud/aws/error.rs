@@ -4,7 +4,7 @@ use std::future::Future;
 
 use aws_sdk_dynamodb::{
     config::http::HttpResponse,
-    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    error::{ProvideErrorMetadata, SdkError},
 };
 
 use crate::cloud::{CloudError, ErrorKind, Result};
@@ -53,7 +53,7 @@ impl Target {
                 (Some(code), None) => code.to_owned(),
                 (None, _) => format!("HTTP status {}", of.raw().status().as_u16()),
             },
-            other => DisplayErrorContext(other).to_string(),
+            other => causes(other),
         };
         if kind == ErrorKind::Denied {
             message.push_str(&self.advice(action, error.code()));
@@ -76,6 +76,18 @@ impl Target {
             _ => format!(r#"; its role needs {{"Effect":"Allow","Action":"{action}","Resource":"{}"}}"#, self.arn),
         }
     }
+}
+
+/// What an error says and what its causes say, each once.
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for error in std::iter::successors(Some(error), |error| error.source()) {
+        let said = error.to_string();
+        if !words.iter().any(|word| word.contains(&said)) {
+            words.push(said);
+        }
+    }
+    words.join(": ")
 }
 
 /// Counts a request by its action and how it ended.
@@ -190,6 +202,15 @@ mod tests {
         ] {
             assert_eq!(kind_of_code(code, status), kind, "{code} {status}");
         }
+    }
+
+    #[test]
+    fn causes_are_said_once_each() {
+        let inner = std::io::Error::other("connection refused");
+        let middle =
+            CloudError::new(ErrorKind::Unavailable, "GetItem of table t", "connection refused").with_source(inner);
+        let outer = std::io::Error::other(middle);
+        assert_eq!(causes(&outer), "GetItem of table t failed (unavailable): connection refused");
     }
 
     #[test]

@@ -67,16 +67,12 @@ impl AwsCloud {
     /// Fails, and says what to do, if there are no credentials, no region, or if they are not taken.
     pub async fn connect(pipeline: &str, env: &str, resources: &Resources, options: &AwsOptions) -> Result<Self> {
         let config = config::load(options).await;
-        let object = aws_sdk_s3::config::Builder::from(&config)
-            // Test servers have no name for each bucket.
-            .force_path_style(config.endpoint_url().is_some())
-            .build();
         let clients = Clients {
             table: aws_sdk_dynamodb::Client::new(&config),
             stream: aws_sdk_dynamodbstreams::Client::new(&config),
             queue: aws_sdk_sqs::Client::new(&config),
             bus: aws_sdk_eventbridge::Client::new(&config),
-            object: aws_sdk_s3::Client::from_conf(object),
+            object: object_client(&config),
             identity: aws_sdk_sts::Client::new(&config),
         };
         let (region, account) = preflight::identify(&config, &clients.identity).await?;
@@ -167,6 +163,32 @@ impl AwsCloud {
         queues.insert(name.to_owned(), Arc::clone(&queue));
         Ok(queue)
     }
+}
+
+/// The text of an object, of so many bytes at most: for what is read before it is known which pipeline it is about.
+pub async fn read_text(bucket: &str, key: &str, limit_bytes: u64, options: &AwsOptions) -> Result<String> {
+    let config = config::load(options).await;
+    let client = object_client(&config);
+    let target =
+        Target { noun: "object", name: format!("s3://{bucket}/{key}"), arn: format!("arn:aws:s3:::{bucket}/{key}") };
+    let operation = "s3:GetObject";
+    let answer = target.ask(operation, client.get_object().bucket(bucket).key(key).send()).await?;
+    let fail = |kind, message: String| CloudError::new(kind, target.operation(operation), message);
+    let size_bytes = answer.content_length.and_then(|size| u64::try_from(size).ok()).unwrap_or(u64::MAX);
+    if size_bytes > limit_bytes {
+        return Err(fail(ErrorKind::Invalid, format!("it has more than {limit_bytes} bytes")));
+    }
+    // The SDK compares it with the checksum that S3 keeps.
+    let body = answer.body.collect().await.map_err(|error| fail(ErrorKind::Unavailable, error.to_string()))?;
+    String::from_utf8(body.to_vec()).map_err(|error| fail(ErrorKind::Invalid, format!("it is not UTF-8: {error}")))
+}
+
+fn object_client(config: &SdkConfig) -> aws_sdk_s3::Client {
+    let config = aws_sdk_s3::config::Builder::from(config)
+        // Test servers have no name for each bucket.
+        .force_path_style(config.endpoint_url().is_some())
+        .build();
+    aws_sdk_s3::Client::from_conf(config)
 }
 
 #[async_trait]

@@ -23,7 +23,10 @@ use aws_sdk_dynamodb::{
 };
 use chrono::{DateTime, Utc};
 
-use super::{AwsCloud, error::Target};
+use super::{
+    AwsCloud,
+    error::{Target, causes},
+};
 use crate::cloud::{
     Cloud, CloudError, ErrorKind, Result,
     change_stream::DescribeRequest,
@@ -82,7 +85,8 @@ const SKEW_ERROR_SECS: i64 = 300;
 
 /// Where the credentials and the environment lead: the region and the account.
 pub(super) async fn identify(config: &SdkConfig, client: &aws_sdk_sts::Client) -> Result<(String, String)> {
-    let Some(region) = config.region().map(ToString::to_string) else {
+    // A variable that is set to nothing sets none.
+    let Some(region) = config.region().map(ToString::to_string).filter(|region| !region.is_empty()) else {
         let message = "no region is set: set AWS_REGION, or `region` in the profile";
         return Err(CloudError::new(ErrorKind::Invalid, "start on AWS", message));
     };
@@ -91,7 +95,7 @@ pub(super) async fn identify(config: &SdkConfig, client: &aws_sdk_sts::Client) -
         return Err(denied("there is no source of credentials".to_owned()));
     };
     if let Err(error) = provider.provide_credentials().await {
-        let causes = aws_sdk_dynamodb::error::DisplayErrorContext(&error).to_string();
+        let causes = causes(&error);
         return Err(denied(format!(
             "no credentials were found in the environment, a profile, the task's or the instance's role: {causes}"
         )));
@@ -102,7 +106,8 @@ pub(super) async fn identify(config: &SdkConfig, client: &aws_sdk_sts::Client) -
     let identity = target.ask("sts:GetCallerIdentity", request).await?;
     let skew_secs = clock.skew_secs();
     if skew_secs.abs() > SKEW_ERROR_SECS {
-        return Err(denied(format!("this machine's clock is {skew_secs} s off from AWS's: set it")));
+        let side = if skew_secs < 0 { "behind" } else { "ahead of" };
+        return Err(denied(format!("this machine's clock is {} s {side} AWS's: set it", skew_secs.abs())));
     }
     if skew_secs.abs() > SKEW_SECS {
         tracing::warn!(skew_secs, "This machine's clock is off from AWS's.");

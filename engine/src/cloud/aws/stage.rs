@@ -5,7 +5,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_s3::{
     Client,
-    error::DisplayErrorContext,
     operation::head_object::HeadObjectOutput,
     primitives::ByteStream,
     types::{CompletedMultipartUpload, CompletedPart, MetadataDirective},
@@ -15,7 +14,7 @@ use chrono::{DateTime, Utc};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
-    error::{Target, is_damaged},
+    error::{Target, causes, is_damaged},
     verified::{TRIES, tell_damaged},
 };
 use crate::cloud::{
@@ -79,7 +78,7 @@ impl Stage for AwsStage {
             match &sent {
                 // S3 compared it with its checksum, and kept nothing.
                 Err(error) if tries < TRIES && is_damaged(error) => {
-                    tell_damaged(&object, PUT, tries, &DisplayErrorContext(error).to_string());
+                    tell_damaged(&object, PUT, tries, &causes(error));
                 }
                 _ => break object.ask(PUT, std::future::ready(sent)).await?,
             }

@@ -9,7 +9,6 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use aws_sdk_s3::{
     Client,
-    error::DisplayErrorContext,
     operation::get_object::{GetObjectOutput, builders::GetObjectFluentBuilder},
     primitives::{ByteStream, DateTime},
 };
@@ -23,7 +22,7 @@ use object_store::{
     ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
 };
 
-use super::error::{Target, damaged_words};
+use super::error::{Target, causes, damaged_words};
 use crate::cloud::{CloudError, ErrorKind};
 
 /// Objects up to this size are held whole, so that a damaged one is never seen by anybody. Of larger ones the reader is
@@ -81,7 +80,7 @@ impl VerifiedStore {
                     return Ok(result(GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed())));
                 }
                 Err(error) => {
-                    let error = DisplayErrorContext(error).to_string();
+                    let error = causes(&error);
                     tell_damaged(&target, GET, tries, &error);
                     if tries == TRIES {
                         return Err(broken(location, error));
@@ -192,7 +191,7 @@ fn stream_of(body: ByteStream, location: &Path) -> BoxStream<'static, Result<byt
             let mut body = body?;
             match body.next().await? {
                 Ok(bytes) => Some((Ok(bytes), Some(body))),
-                Err(error) => Some((Err(broken(&location, DisplayErrorContext(error).to_string())), None)),
+                Err(error) => Some((Err(broken(&location, causes(&error))), None)),
             }
         }
     })
