@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use penstock_engine::cloud::{
+    Table,
+    table::{Condition, Key, Write},
+};
 use penstock_operators::model::{FileState, ManifestItem, ManifestState};
 use penstock_tests::simulation::{
     PREFIX, World,
@@ -159,6 +163,27 @@ fn i8_what_was_converted_while_the_bus_was_down_is_announced_once_it_answers() {
 }
 
 #[test]
+fn i8_an_item_that_nobody_can_read_keeps_no_other_waiting() {
+    simulate(async {
+        let mut world = World::new(7, None, &[]);
+        let key = Key::new("2026-02-01", "unreadable");
+        let unreadable = Write::put(key.clone(), Default::default(), Condition::absent("file_key"))
+            .set("status", "pending#3")
+            .set("size_bytes", "no number");
+        world.cloud().memory_table(TRACKING).write(&unreadable).await.unwrap();
+        for service in ["engine", "worker"] {
+            world.start(service, TimeDelta::zero(), None).await;
+        }
+        // Too few for any threshold but age, which counts only once the index was read.
+        world.land(&format!("{PREFIX}2026-02-01/a.ndjson"), &Lines::Some(3, 0), &NOW);
+        tokio::time::sleep(SECOND * 300).await;
+        let gone = Write::delete(key, Condition::equals("status", "pending#3"));
+        world.cloud().memory_table(TRACKING).write(&gone).await.unwrap();
+        assert_eq!(world.ledger.check(&world.shared), Vec::<String>::new());
+    });
+}
+
+#[test]
 fn i2_a_manifests_json_that_was_changed_after_its_commit_is_never_believed() {
     simulate(async {
         let mut world = world_with("convert: begin an attempt", false).await;
@@ -245,10 +270,6 @@ fn one_manifest_that_cannot_be_finished_keeps_no_other_waiting() {
         let mut world = World::new(7, None, &[]);
         // Somebody wrote an item that no release can read, and one whose JSON is none.
         let table = world.cloud().memory_table(TRACKING).clone();
-        use penstock_engine::cloud::{
-            Table,
-            table::{Condition, Key, Write},
-        };
         for (name, time) in [("bad", "yesterday"), ("worse", "2026-02-01T00:00:00.000Z")] {
             let key = Key::new("2026-02-01", format!("MANIFEST#{name}.json"));
             let mut write = Write::put(key, Default::default(), Condition::absent("file_key"))

@@ -136,8 +136,8 @@ fn costs(load: &Load) -> Vec<Cost> {
         ),
         cost(
             "CloudWatch",
-            40.0 * price::METRIC_MONTH + 9.0 * price::ALARM_MONTH + (1.0 + millions(files) * 0.5) * price::LOG_GB,
-            "40 metrics, 9 alarms, half a kilobyte of log a file".to_owned(),
+            60.0 * price::METRIC_MONTH + 9.0 * price::ALARM_MONTH + (1.0 + millions(files) * 0.5) * price::LOG_GB,
+            "60 metrics, 9 alarms, half a kilobyte of log a file".to_owned(),
         ),
     ]
 }
