@@ -15,7 +15,7 @@ from telling import must, say
 from workload import PREFIX, Version
 
 # What a lease lives, here; and how soon somebody else must have done what a process left.
-LEASE = "4s"
+LEASE = "6s"
 TAKEOVER_SECS = 45
 # ECS's stopTimeout.
 STOP_SECS = 40
