@@ -82,7 +82,7 @@ def datafusion(files, output, columns):
     # Types are kept: it refuses a number in a column of text.
     context = datafusion.SessionContext()
     os.makedirs(output, exist_ok=True)
-    frames = context.read_json(files if len(files) > 1 else files[0])
+    frames = context.read_json(files if len(files) > 1 else files[0], file_extension=".ndjson")
     frames.write_parquet(output, compression="snappy")
 
 
