@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -30,6 +30,9 @@ pub trait Ledger: Send + Sync {
     /// What landed under a key.
     async fn get(&self, key: &str) -> Result<Option<Landed>>;
 
+    /// What landed under each of these keys, in their order: one read for all.
+    async fn get_many(&self, keys: &[Arc<str>]) -> Result<Vec<Option<Landed>>>;
+
     /// Records what landed; durable once answered.
     async fn record(&self, key: &str, landed: &Landed) -> Result<()>;
 
@@ -56,6 +59,11 @@ impl Ledger for MemoryLedger {
         Ok(self.entries().get(key).cloned())
     }
 
+    async fn get_many(&self, keys: &[Arc<str>]) -> Result<Vec<Option<Landed>>> {
+        let entries = self.entries();
+        Ok(keys.iter().map(|key| entries.get(&**key).cloned()).collect())
+    }
+
     async fn record(&self, key: &str, landed: &Landed) -> Result<()> {
         self.entries().insert(key.to_owned(), landed.clone());
         Ok(())
@@ -71,6 +79,9 @@ impl Ledger for MemoryLedger {
         Ok(self.entries().range(range).take(limit).map(|(key, _)| key.clone()).collect())
     }
 }
+
+/// What a read of the ledger is called.
+const LOOK: &str = "look into the ledger";
 
 /// A ledger in the local cloud's database.
 #[derive(Clone)]
@@ -100,18 +111,24 @@ impl SqliteLedger {
 #[async_trait]
 impl Ledger for SqliteLedger {
     async fn get(&self, key: &str) -> Result<Option<Landed>> {
-        let (bucket, key) = (self.bucket.clone(), key.to_owned());
+        Ok(self.get_many(&[key.into()]).await?.pop().flatten())
+    }
+
+    async fn get_many(&self, keys: &[Arc<str>]) -> Result<Vec<Option<Landed>>> {
+        let (bucket, keys) = (self.bucket.clone(), keys.to_vec());
         let columns = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?));
-        let found = self.db.read("look into the ledger", move |connection| {
+        let found = self.db.read(LOOK, move |connection| {
             let mut select = connection
                 .prepare_cached("SELECT stamp, etag, sequencer FROM landed WHERE bucket = ?1 AND key = ?2")?;
-            Ok(select.query_row(params![bucket, key], columns).optional()?)
+            let mut find = |key: &Arc<str>| select.query_row(params![bucket, &**key], columns).optional();
+            Ok(keys.iter().map(&mut find).collect::<rusqlite::Result<Vec<_>>>()?)
         });
-        let Some((stamp, etag, sequencer)) = found.await? else { return Ok(None) };
-        let stamp = stamp
-            .parse()
-            .map_err(|message: String| CloudError::new(ErrorKind::Unavailable, "look into the ledger", message))?;
-        Ok(Some(Landed { stamp, etag, sequencer }))
+        let landed = |(stamp, etag, sequencer): (String, String, String)| {
+            let stamp =
+                stamp.parse().map_err(|message: String| CloudError::new(ErrorKind::Unavailable, LOOK, message))?;
+            Ok(Landed { stamp, etag, sequencer })
+        };
+        found.await?.into_iter().map(|found| found.map(landed).transpose()).collect()
     }
 
     async fn record(&self, key: &str, landed: &Landed) -> Result<()> {
@@ -162,6 +179,8 @@ mod tests {
                 ledger.record(key, &landed(inode)).await.unwrap();
             }
             assert_eq!(ledger.get("b").await.unwrap(), Some(landed(4)));
+            let many = ledger.get_many(&["a".into(), "none".into(), "b".into()]).await.unwrap();
+            assert_eq!(many, [Some(landed(3)), None, Some(landed(4))]);
             assert_eq!(ledger.keys("", 2).await.unwrap(), ["a", "a/x"]);
             assert_eq!(ledger.keys("a/x", 2).await.unwrap(), ["b"]);
             ledger.forget("a").await.unwrap();

@@ -1,6 +1,6 @@
 //! One look at one key: what is there, and what that means.
 
-use std::{fs, io::ErrorKind, sync::Arc, time::SystemTime};
+use std::{fs, io::ErrorKind, path::Path, sync::Arc, time::SystemTime};
 
 use object_store::Error;
 use tokio::time::Instant;
@@ -113,7 +113,9 @@ impl Watched {
             let mut page = self.ledger.keys(&after, LEDGER_PAGE).await?;
             page.retain(|key| key.starts_with(prefix));
             let Some(last) = page.last().cloned() else { return Ok(()) };
-            for key in page {
+            let root = self.bucket.root().to_owned();
+            let gone = blocking(move || page.into_iter().filter(|key| is_gone(&root.join(key))).collect::<Vec<_>>());
+            for key in gone.await? {
                 self.forget_if_gone(key).await?;
             }
             after = last;
@@ -122,13 +124,16 @@ impl Watched {
 
     async fn forget_if_gone(&self, key: String) -> Result<()> {
         let path = self.bucket.root().join(&key);
-        let gone = blocking(move || matches!(fs::symlink_metadata(path), Err(e) if e.kind() == ErrorKind::NotFound));
-        if gone.await? && self.ledger.get(&key).await?.is_some() {
+        if blocking(move || is_gone(&path)).await? && self.ledger.get(&key).await?.is_some() {
             self.ledger.forget(&key).await?;
             events::gone(self.bucket.name(), &key);
         }
         Ok(())
     }
+}
+
+fn is_gone(path: &Path) -> bool {
+    matches!(fs::symlink_metadata(path), Err(error) if error.kind() == ErrorKind::NotFound)
 }
 
 /// Whether a file has a name elsewhere: then it was linked here whole, and no close will be told.
@@ -147,6 +152,6 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.map_err(|error| failed("look", &error))
 }
 
-fn failed(operation: &str, error: &dyn std::fmt::Display) -> CloudError {
+pub(super) fn failed(operation: &str, error: &dyn std::fmt::Display) -> CloudError {
     CloudError::new(CloudErrorKind::Unavailable, operation, error.to_string())
 }

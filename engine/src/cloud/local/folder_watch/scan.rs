@@ -1,23 +1,33 @@
-//! Scans: a thread walks the folder, watches each folder it enters, and passes on the files it finds, no faster than they
-//! are looked at.
+//! Scans: a thread walks the folder and watches each folder it enters. Of the files that it finds, those that the ledger
+//! doesn't know as they are get passed on, no faster than they are looked at. What it knows is dropped page by page: most
+//! files of a folder have landed long ago, and none that lands now may wait for a look at each of them.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, task::spawn_blocking, time::Instant};
 
 use super::{
     Watched, events,
     eyes::Eyes,
-    look::blocking,
+    ledger::Landed,
+    look::failed,
     names::{can_hold, is_ignored},
 };
-use crate::cloud::local::bucket::Walk;
+use crate::cloud::{
+    Result,
+    local::bucket::{Stamp, Walk},
+};
 
 /// Files that a scan may be ahead of the looks.
 const AHEAD: usize = 256;
+/// Files that are compared with the ledger at once.
+const PAGE: usize = 500;
+
+/// Files as a walk finds them.
+type Page = Vec<(Arc<str>, Stamp)>;
 
 /// A scan that is under way.
 #[derive(Debug)]
@@ -39,20 +49,13 @@ impl Scan {
         let failed = Arc::new(AtomicBool::new(false));
         let failing = failed.clone();
         tokio::spawn(async move {
-            let is_whole = folder.is_empty();
-            let (walked, keys) = (watched.clone(), send.clone());
             let root = watched.bucket.root().to_owned();
-            let walk = blocking(move || walked.walk(&eyes, &folder, &keys)).await;
-            let cleared = match walk {
-                Ok(complete) => {
-                    failing.store(!complete, Ordering::Release);
-                    if is_whole && root.is_dir() { watched.forget_gone("").await } else { Ok(()) }
+            match watched.scan(eyes, folder, &send).await {
+                Ok(complete) => failing.store(!complete, Ordering::Release),
+                Err(error) => {
+                    failing.store(true, Ordering::Release);
+                    events::failed(watched.bucket.name(), "scan", &root, &error, watched.pace.poll);
                 }
-                Err(error) => Err(error),
-            };
-            if let Err(error) = cleared {
-                failing.store(true, Ordering::Release);
-                events::failed(watched.bucket.name(), "scan", &root, &error, watched.pace.poll);
             }
             // Only now is the scan over for who reads it.
             drop(send);
@@ -67,8 +70,43 @@ impl Scan {
 }
 
 impl Watched {
+    /// Passes on what a folder holds and the ledger doesn't know. Whether all of it could be read.
+    async fn scan(self: &Arc<Self>, eyes: Arc<Eyes>, folder: String, unknown: &mpsc::Sender<Arc<str>>) -> Result<bool> {
+        let is_whole = folder.is_empty();
+        let (pages, mut found) = mpsc::channel(1);
+        let walked = Arc::clone(self);
+        let walk = spawn_blocking(move || walked.walk(&eyes, &folder, &pages));
+        while let Some(page) = found.recv().await {
+            for key in self.unknown(page).await? {
+                if unknown.send(key).await.is_err() {
+                    return Ok(false);
+                }
+            }
+        }
+        let complete = walk.await.map_err(|error| failed("scan", &error))?;
+        if is_whole && self.bucket.root().is_dir() {
+            self.forget_gone("").await?;
+        }
+        Ok(complete)
+    }
+
+    /// Those of a page that aren't as the ledger knows them.
+    pub(super) async fn unknown(&self, page: Page) -> Result<Vec<Arc<str>>> {
+        let (keys, stamps): (Vec<_>, Vec<_>) = page.into_iter().unzip();
+        let known = self.ledger.get_many(&keys).await?;
+        let is_known = |((key, stamp), landed): &((Arc<str>, Stamp), Option<Landed>)| match landed {
+            Some(landed) if landed.stamp == *stamp => {
+                self.bucket.etags().put(key, stamp, &landed.etag);
+                true
+            }
+            _ => false,
+        };
+        let files = keys.into_iter().zip(stamps).zip(known);
+        Ok(files.filter(|file| !is_known(file)).map(|((key, _), _)| key).collect())
+    }
+
     /// Whether all of it could be read.
-    fn walk(&self, eyes: &Eyes, folder: &str, found: &mpsc::Sender<Arc<str>>) -> bool {
+    fn walk(&self, eyes: &Eyes, folder: &str, pages: &mpsc::Sender<Page>) -> bool {
         let name = self.bucket.name();
         let root = self.bucket.root();
         let again = |error: &object_store::Error| {
@@ -90,11 +128,13 @@ impl Watched {
             }
         };
         let mut complete = true;
+        let mut page = Page::new();
         for file in walk {
             match file {
                 Ok(file) if !file.key.starts_with(&self.prefix) || is_ignored(&file.key) => {}
                 Ok(file) => {
-                    if found.blocking_send(file.key.into()).is_err() {
+                    page.push((file.key.into(), Stamp::of(&file.metadata)));
+                    if page.len() == PAGE && pages.blocking_send(std::mem::take(&mut page)).is_err() {
                         return false;
                     }
                 }
@@ -104,6 +144,6 @@ impl Watched {
                 }
             }
         }
-        complete
+        (page.is_empty() || pages.blocking_send(page).is_ok()) && complete
     }
 }

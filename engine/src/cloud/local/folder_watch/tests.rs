@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::cloud::{
     CloudError, ErrorKind, Result, Stage,
-    local::bucket::RecentEtags,
+    local::bucket::{RecentEtags, Stamp},
     queue::{Message, Outgoing, QueueDepth, Receipt},
     stage::{Metadata, TOKEN},
 };
@@ -93,16 +93,19 @@ impl Scene {
     }
 
     fn watch_unsettled(&self) -> WatchHandle {
+        self.watched().start(self.with_events, &CancellationToken::new())
+    }
+
+    fn watched(&self) -> Watched {
         let still = Duration::from_millis(300);
-        let watched = Watched {
+        Watched {
             bucket: self.bucket(),
             prefix: "landing/".to_owned(),
             queue: self.queue.clone(),
             ledger: self.ledger.clone(),
             clock: Clock::system(),
             pace: Pace { still, poll: Duration::from_millis(100), ..Pace::default() },
-        };
-        watched.start(self.with_events, &CancellationToken::new())
+        }
     }
 
     fn path(&self, key: &str) -> PathBuf {
@@ -151,6 +154,21 @@ async fn eventually(mut holds: impl FnMut() -> bool) {
         assert!(since.elapsed() < Duration::from_secs(20), "waited 20 s in vain");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test]
+async fn a_scan_looks_only_at_what_the_ledger_does_not_know() {
+    let scene = Scene::new();
+    for key in ["landing/changed", "landing/known"] {
+        scene.put_old(key, "old");
+    }
+    scene.watch().await.stop().await;
+    scene.put_old("landing/changed", "newer");
+    scene.put_old("landing/new", "");
+    let stamp = |key: &str| Stamp::of(&fs::symlink_metadata(scene.path(key)).unwrap());
+    let page = ["landing/changed", "landing/known", "landing/new"].map(|key| (key.into(), stamp(key)));
+    let unknown = scene.watched().unknown(page.into()).await.unwrap();
+    assert_eq!(unknown, ["landing/changed".into(), "landing/new".into()] as [Arc<str>; 2]);
 }
 
 #[tokio::test]
