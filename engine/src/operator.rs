@@ -100,6 +100,7 @@ use crate::{
     cloud::{Cloud, CloudError, change_stream::Change, queue::Message, resources::Naming},
     leases::{LeaseOptions, Leases},
     runtime::meter::Meter,
+    streams::Common,
     time::Clock,
 };
 
@@ -221,6 +222,8 @@ pub struct Context {
     pub worker: String,
     /// Whether it is the only one that can run the pipeline, as on one machine.
     pub sole_process: bool,
+    /// What the process's readers of change streams share.
+    pub streams: Common,
     /// Cancelled when the service stops: long work hands itself back.
     pub stop: CancellationToken,
 }

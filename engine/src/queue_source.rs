@@ -6,7 +6,7 @@
 //! delete) only means that the message comes again: effects bear that.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -113,6 +113,7 @@ impl Source for QueueSource {
         // Three loops side by side: a reader that has to wait, downstream or at the queue, must hold up neither the
         // verdicts nor the heartbeats. The verdicts end when the reader has, and its last message has its verdict.
         tokio::select! {
+            biased;
             ((), ()) = async { tokio::join!(self.receive(&shared, sender, out, &stop), self.settle(&shared, verdicts, &stop)) } => {}
             () = self.keep_hidden(&shared) => {}
         }
@@ -122,12 +123,12 @@ impl Source for QueueSource {
 
 /// What the loops of a source share.
 struct Shared {
-    in_flight: Mutex<HashMap<u64, InFlight>>,
+    in_flight: Mutex<BTreeMap<u64, InFlight>>,
     room: Notify,
 }
 
 impl Shared {
-    fn in_flight(&self) -> MutexGuard<'_, HashMap<u64, InFlight>> {
+    fn in_flight(&self) -> MutexGuard<'_, BTreeMap<u64, InFlight>> {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -146,12 +147,14 @@ impl QueueSource {
             let room = self.options.max_in_flight.saturating_sub(shared.in_flight().len()).min(QUEUE_BATCH);
             if room == 0 {
                 tokio::select! {
+                    biased;
                     () = shared.room.notified() => {}
                     () = stop.cancelled() => {}
                 }
                 continue;
             }
             let received = tokio::select! {
+                biased;
                 received = self.queue.receive(room, self.options.wait) => received,
                 // Messages of a receive that is cut short here come again when their timeout ends.
                 () = stop.cancelled() => return,
@@ -173,6 +176,7 @@ impl QueueSource {
                     failures += 1;
                     self.failed("receive", &error);
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep(Duration::from_millis(100 << failures.min(7))) => {}
                         () = stop.cancelled() => {}
                     }

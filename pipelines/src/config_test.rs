@@ -21,6 +21,7 @@ use penstock_engine::{
     document,
     graph::{Built, Graph, Input, Node, OperatorType, Registry, Role},
     operator::{Body, Context, Operator, OperatorError, Outputs, Record},
+    streams::Common,
     time::Clock,
 };
 use schemars::JsonSchema;
@@ -212,6 +213,7 @@ impl Trial<'_> {
             clock: Clock::from_fn(move || now),
             worker: "test".to_owned(),
             sole_process: true,
+            streams: Common::default(),
             stop: CancellationToken::new(),
         }
     }

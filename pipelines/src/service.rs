@@ -8,6 +8,7 @@ use penstock_engine::{
     graph::{Graph, Node, Registry},
     operator::{Command, Context},
     runtime::{self, States},
+    streams::Common,
     time::Clock,
 };
 use serde_json::json;
@@ -67,6 +68,7 @@ impl Service {
             clock: Clock::system(),
             worker: worker.clone(),
             sole_process: home.local().is_some(),
+            streams: Common::default(),
             stop,
         };
         let ids_of = |type_name: &str| {

@@ -1,9 +1,7 @@
-//! Deaths at every point, seeds of chaos and planted bugs. Not part of the default run, for it takes minutes, and the same
-//! seed doesn't always end in the same way (docs/defects.md says what was seen to fail):
+//! Deaths at every point, seeds of chaos and planted bugs.
 //!
-//! `cargo test -p penstock-tests --test chaos`
-//!
-//! `PENSTOCK_SEEDS=5000` runs more seeds than the default; `PENSTOCK_SEED=17` runs one again, as a failure tells.
+//! `PENSTOCK_SEEDS=5000 cargo test -p penstock-tests --test chaos` runs more seeds than the default; `PENSTOCK_SEED=17` runs
+//! one again, as a failure tells, and draws another course of the deaths.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -13,4 +11,4 @@ mod planted;
 mod seeds;
 mod settling;
 
-use paused::simulate;
+use paused::{simulate, simulate_seed};

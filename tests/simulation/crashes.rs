@@ -7,9 +7,14 @@ use chrono::TimeDelta;
 use penstock_tests::simulation::{PREFIX, World, ledger::Lines, witness::Crash};
 use serde_json::json;
 
-use super::simulate;
+use super::simulate_seed;
 
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// What tokens and waits are drawn from: `PENSTOCK_SEED`, else always the same.
+fn seed() -> u64 {
+    std::env::var("PENSTOCK_SEED").map_or(1, |seed| seed.parse().expect("PENSTOCK_SEED is a number"))
+}
 
 /// A little of everything: files of two dates, rejects, a file that fails, a manifest that fails, an object that is
 /// quarantined, one that no notification tells of, one that is replaced, and a bus that is down for a while.
@@ -17,7 +22,7 @@ async fn world(crash: Option<(&'static str, Crash)>) -> World {
     // What the sweep finds after a quarter of a minute is the business of others here, and its own at the same time.
     let options =
         [("sweep", "every", json!("20s")), ("sweep", "grace", json!("15s")), ("convert", "max_attempts", json!(4))];
-    let mut world = World::new(1, None, &options);
+    let mut world = World::new(seed(), None, &options);
     let now = [Duration::ZERO];
     for service in ["engine", "worker"] {
         let crash = crash.as_ref().filter(|(of, _)| *of == service).map(|(_, crash)| crash.clone());
@@ -60,7 +65,7 @@ async fn run(world: &mut World) -> Result<(), String> {
 
 /// Every point between two effects that an undisturbed run passes, and how often.
 fn points() -> BTreeMap<String, u64> {
-    let points = simulate(async {
+    let points = simulate_seed(seed(), async {
         let mut world = world(None).await;
         restart_the_dead(&mut world).await;
         world.shared.points.lock().unwrap().clone()
@@ -87,7 +92,7 @@ fn die_everywhere(after: bool) {
         for nth in times {
             planned += 1;
             let crash = Crash { point: point.clone(), after, nth };
-            let result = simulate(async {
+            let result = simulate_seed(seed(), async {
                 let mut world = world(Some((service_of(point), crash.clone()))).await;
                 let result = run(&mut world).await;
                 (result, world.deaths())

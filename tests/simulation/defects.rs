@@ -161,15 +161,37 @@ fn defect_03_events_and_messages_that_come_again_give_no_row_twice() {
                 break;
             }
         }
-        for body in bodies.iter().take(1) {
-            for _ in 0..7 {
-                world.cloud().memory_queue("manifest-ready").push(body.clone(), SECOND);
-                world.cloud().memory_queue("manifest-ready").push(body.clone(), SECOND * 60);
-            }
+        let body = bodies.first().expect("it wasn't announced before it was done");
+        for _ in 0..7 {
+            world.cloud().memory_queue("manifest-ready").push(body.clone(), SECOND);
+            world.cloud().memory_queue("manifest-ready").push(body.clone(), SECOND * 60);
         }
         until_done(&world).await;
         assert_eq!(world.cloud().memory_queue("manifest-ready-dlq").len(), 0);
     });
+}
+
+/// A static that holds a time carries it from one run of a test into the next. The pace of DescribeStream was one, so that
+/// an engine waited for the clock of another world before it looked for shards.
+#[test]
+fn a_manifest_is_announced_as_soon_after_a_run_of_minutes_as_before_it() {
+    let announced_after = || {
+        simulate(async {
+            let mut world = started(&[("convert", "look_every", json!("10m"))]).await;
+            let landed = tokio::time::Instant::now();
+            (0..4).for_each(|number| world.land(&key(&format!("f{number}.ndjson")), &Lines::Some(2, 0), &NOW));
+            while !world.cloud().events("etl").contains_key("ManifestReady") {
+                assert!(landed.elapsed() < SECOND * 600, "it isn't announced");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let announced_after = landed.elapsed();
+            tokio::time::sleep(SECOND * 600).await;
+            announced_after
+        })
+    };
+    let first = announced_after();
+    assert!(first < SECOND * 5, "{first:?}");
+    assert_eq!(announced_after(), first);
 }
 
 #[test]
@@ -208,9 +230,7 @@ fn defect_05_a_late_mark_of_an_event_moves_no_manifest_back() {
         tokio::time::sleep(SECOND * 60).await;
         let before = world.shared.all_manifests().remove(0);
         assert_eq!(before.status, ManifestState::Completed);
-        if let Some(engine) = engine {
-            engine.set(Vital::Alive);
-        }
+        engine.expect("it wasn't announced before it was done").set(Vital::Alive);
         until_done(&world).await;
         let after = world.shared.all_manifests().remove(0);
         assert_eq!((after.status, after.rows, after.outputs), (before.status, before.rows, before.outputs));

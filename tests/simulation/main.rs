@@ -1,6 +1,6 @@
 //! The promises of the design under every crash and fault that a seed or a plan can make, in simulation.
 //!
-//! What goes on for minutes, and what hangs on chance, is in `chaos.rs`.
+//! Deaths at every point, seeds and planted bugs are in `chaos.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

@@ -1,11 +1,13 @@
-//! Time that only passes when everybody waits.
+//! Time that only passes when everybody waits, and chance that comes from a seed.
 
-use std::{future::Future, time::Duration};
+use penstock_engine::simulation::run_seed;
 
-/// Runs a simulation with paused time on one thread.
+/// Runs a simulation with paused time on one thread. What is drawn by chance is drawn from this seed.
+pub fn simulate_seed<T>(seed: u64, simulation: impl Future<Output = T>) -> T {
+    run_seed(seed, |_| simulation)
+}
+
+/// The same with the seed 1.
 pub fn simulate<T>(simulation: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let result = runtime.block_on(simulation);
-    runtime.shutdown_timeout(Duration::ZERO);
-    result
+    simulate_seed(1, simulation)
 }

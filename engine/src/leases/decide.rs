@@ -1,9 +1,6 @@
 //! What an item says of its lease, and what an observer may conclude from it. No I/O, no clock.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_dynamo::{AttributeValue, Item};
 use tokio::time::Instant;
@@ -149,7 +146,7 @@ pub fn has_further_attributes(item: &Item, key_attributes: [&str; 2]) -> bool {
 /// which can only delay a takeover.
 #[derive(Debug)]
 pub struct Observations {
-    seen: HashMap<Key, Seen>,
+    seen: BTreeMap<Key, Seen>,
     capacity: usize,
 }
 
@@ -165,7 +162,7 @@ struct Seen {
 impl Observations {
     /// Room for so many leases.
     pub fn new(capacity: usize) -> Self {
-        Self { seen: HashMap::new(), capacity }
+        Self { seen: BTreeMap::new(), capacity }
     }
 
     /// Judges a lease by a strong read that began and ended at these moments of this host's monotonic clock.

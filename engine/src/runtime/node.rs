@@ -28,6 +28,7 @@ pub(super) async fn run(
     let states = shell.states.clone();
     let task = Task { shell, operator, outputs, stop };
     tokio::select! {
+        biased;
         () = task.run(input, commands) => {}
         () = abort.cancelled() => tracing::warn!(operator = id, "Operator dropped: the stop took too long."),
     }
@@ -105,6 +106,7 @@ impl Task {
             }
             records = again;
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(self.shell.wait_after(attempt)) => {}
                 () = self.stop.cancelled() => {}
             }

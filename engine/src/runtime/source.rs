@@ -11,6 +11,7 @@ use crate::operator::{Outputs, Source};
 pub(super) async fn run(shell: Shell, source: Box<dyn Source>, mut outputs: Outputs, stop: CancellationToken) {
     let abort = shell.abort.clone();
     tokio::select! {
+        biased;
         () = keep_running(&shell, source, &mut outputs, stop) => {}
         () = abort.cancelled() => tracing::warn!(operator = shell.id(), "Source dropped: the stop took too long."),
     }
@@ -34,6 +35,7 @@ async fn keep_running(shell: &Shell, mut source: Box<dyn Source>, outputs: &mut 
             return;
         }
         tokio::select! {
+            biased;
             () = tokio::time::sleep(shell.wait_after(failures)) => {}
             () = stop.cancelled() => return,
         }

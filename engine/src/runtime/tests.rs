@@ -22,6 +22,7 @@ use crate::{
     cloud::{Bucket, ChangeStream, Cloud, CloudError, ErrorKind, EventBus, Queue, Table, resources::Naming},
     graph::{Build, Input, Retry, Role, Running, Use},
     operator::{Body, Kind, MAIN_OUTPUT, Operator, Source},
+    streams::Common,
     time::Clock,
 };
 
@@ -225,6 +226,7 @@ async fn run(values: u64, fault: Option<Fault>) -> (Arc<World>, Service) {
         clock: Clock::system(),
         worker: "w".to_owned(),
         sole_process: true,
+        streams: Common::default(),
         stop: CancellationToken::new(),
     };
     let service = Service::start(&graph, Arc::new(registry), context).await.unwrap();

@@ -18,17 +18,20 @@
 //! `PENSTOCK_SEEDS=5000` runs so many seeds instead of the default; `PENSTOCK_SEED=17` runs that one alone.
 //!
 //! What a scenario uses must be of this thread: a library that works on threads of its own (SQLite in the local cloud)
-//! answers in real time, which a paused clock doesn't wait for. And it must not depend on the order of a `HashMap`, nor on
-//! a `select!` that isn't `biased`: both are drawn anew in each process.
+//! answers in real time, which a paused clock doesn't wait for. And it must not depend on what is drawn anew in each process
+//! or outlives a run: the order of a `HashMap`, a `select!` that isn't `biased`, the order in which a `watch` wakes those who
+//! wait ([`Switch`] has one), a static that holds an `Instant` (time is another one in each run).
 
 mod dice;
 mod queue;
 mod seeds;
 mod stream;
+mod switch;
 mod table;
 
 pub use dice::Dice;
 pub use queue::FakeQueue;
-pub use seeds::{Failure, Simulation, find_failure, for_each_seed};
+pub use seeds::{Failure, Simulation, find_failure, for_each_seed, run_seed};
 pub use stream::{FakeStream, sequence, value_of};
+pub use switch::Switch;
 pub use table::{FakeTable, Fault, Network, Written};

@@ -67,7 +67,7 @@ where
         None => 0..number(SEEDS).unwrap_or(default_seeds),
     };
     for seed in seeds {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed, &scenario))) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run_seed(seed, &scenario))) {
             eprintln!("simulation `{name}`: seed {seed} failed; {SEED}={seed} runs it again, alone");
             resume_unwind(panic);
         }
@@ -80,14 +80,19 @@ where
     F: Future<Output = ()>,
 {
     (0..seeds).find_map(|seed| {
-        let panic = catch_unwind(AssertUnwindSafe(|| run(seed, &scenario))).err()?;
+        let panic = catch_unwind(AssertUnwindSafe(|| run_seed(seed, &scenario))).err()?;
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Some(Failure { seed, message: text.unwrap_or_else(|| "a panic without a text".to_owned()) })
     })
 }
 
-fn run<F: Future<Output = ()>>(seed: u64, scenario: &impl Fn(Simulation) -> F) {
+/// Runs a scenario for one seed, in a runtime of one thread whose time is paused; what it found.
+///
+/// # Panics
+///
+/// As the scenario does.
+pub fn run_seed<T, F: Future<Output = T>>(seed: u64, scenario: impl FnOnce(Simulation) -> F) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -98,8 +103,9 @@ fn run<F: Future<Output = ()>>(seed: u64, scenario: &impl Fn(Simulation) -> F) {
     // What it left running draws from the seed until it is gone.
     drop(runtime);
     random::seed_thread(None);
-    if let Err(panic) = ended {
-        resume_unwind(panic);
+    match ended {
+        Ok(found) => found,
+        Err(panic) => resume_unwind(panic),
     }
 }
 
@@ -130,7 +136,7 @@ mod tests {
             }
         };
         for seed in [1, 1, 2] {
-            run(seed, &scenario);
+            run_seed(seed, scenario);
         }
         let runs = runs.into_inner();
         assert_eq!(runs[0], runs[1]);

@@ -12,8 +12,8 @@ use std::{
 
 use async_trait::async_trait;
 use serde_dynamo::{AttributeValue, Item};
-use tokio::sync::watch;
 
+use super::Switch;
 use crate::cloud::{
     CloudError, ErrorKind, Result, Table,
     table::{Consistency, Key, KeyNames, Outcome, Page, PageToken, Query, Range, Write},
@@ -74,7 +74,7 @@ impl FakeTable {
     /// A handle of one host, whose network can fail by itself.
     pub fn host(&self) -> (Arc<dyn Table>, Network) {
         let number = self.state.hosts.fetch_add(1, Ordering::SeqCst);
-        let network = Network { number, state: Arc::new(watch::Sender::new(Reach::Up)) };
+        let network = Network { number, state: Arc::new(Switch::new(Reach::Up)) };
         (Arc::new(Host { table: self.clone(), network: network.clone() }), network)
     }
 
@@ -225,7 +225,7 @@ enum Reach {
 #[derive(Clone)]
 pub struct Network {
     number: usize,
-    state: Arc<watch::Sender<Reach>>,
+    state: Arc<Switch<Reach>>,
 }
 
 impl Network {
@@ -236,21 +236,20 @@ impl Network {
 
     /// Whether every request fails.
     pub fn set_down(&self, down: bool) {
-        self.state.send_replace(if down { Reach::Down } else { Reach::Up });
+        self.state.set(if down { Reach::Down } else { Reach::Up });
     }
 
     /// Whether every request waits, however long, and is sent when it is thawed: how a host that was stopped in the
     /// middle looks to others.
     pub fn set_frozen(&self, frozen: bool) {
-        self.state.send_replace(if frozen { Reach::Frozen } else { Reach::Up });
+        self.state.set(if frozen { Reach::Frozen } else { Reach::Up });
     }
 
     /// Waits until a request gets through.
     async fn pass(&self) -> Result<()> {
-        let mut state = self.state.subscribe();
-        match state.wait_for(|reach| *reach != Reach::Frozen).await.map(|reach| *reach) {
-            Ok(Reach::Down) | Err(_) => Err(unavailable("request to leases")),
-            Ok(_) => Ok(()),
+        match self.state.wait_for(|reach| reach != Reach::Frozen).await {
+            Reach::Down => Err(unavailable("request to leases")),
+            Reach::Up | Reach::Frozen => Ok(()),
         }
     }
 }

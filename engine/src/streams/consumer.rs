@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     assignment::ShardKey,
-    discovery::{Discovery, Pace},
+    common::Common,
+    discovery::Discovery,
     filter::Filter,
     options::ChangeStreamOptions,
     rounds::Work,
@@ -50,6 +51,7 @@ pub struct Consumer {
 
 /// What the parts of a consumer share.
 pub(super) struct Shared {
+    pub common: Common,
     pub stream: Arc<dyn ChangeStream>,
     pub discovery: Discovery,
     pub leases: Leases,
@@ -122,7 +124,7 @@ pub struct ConsumerBuilder {
     options: ChangeStreamOptions,
     clock: Clock,
     dead_letter: Option<Arc<dyn Queue>>,
-    pace: Option<Arc<Pace>>,
+    common: Common,
     rules: Rules,
 }
 
@@ -150,9 +152,9 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Shares the pace of DescribeStream with other consumers: its limit is the account's. Default: a pace of its own.
-    pub fn pace(mut self, pace: Arc<Pace>) -> Self {
-        self.pace = Some(pace);
+    /// What it shares with the other consumers of its process. Default: nothing.
+    pub fn common(mut self, common: Common) -> Self {
+        self.common = common;
         self
     }
 
@@ -178,10 +180,10 @@ impl ConsumerBuilder {
             return Err(wrong("dead_letter: the builder was given no queue".to_owned()));
         }
         let filter = Filter::parse(&options.filters).map_err(wrong)?;
-        let pace = self.pace.unwrap_or_else(|| Arc::new(Pace::of_describe()));
         let room = usize::try_from(options.max_in_flight_bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
-            discovery: Discovery::new(Arc::clone(&self.stream), pace),
+            discovery: Discovery::new(Arc::clone(&self.stream), self.common.pace()),
+            common: self.common,
             stream: self.stream,
             leases: self.leases,
             options: Arc::new(options),
@@ -202,7 +204,7 @@ impl Consumer {
     /// A consumer of `stream` whose shards, and this worker's part in them, are settled by `leases`.
     pub fn builder(stream: Arc<dyn ChangeStream>, leases: Leases, options: ChangeStreamOptions) -> ConsumerBuilder {
         let (clock, rules) = (Clock::system(), Rules::default());
-        ConsumerBuilder { stream, leases, options, clock, dead_letter: None, pace: None, rules }
+        ConsumerBuilder { stream, leases, options, clock, dead_letter: None, common: Common::default(), rules }
     }
 
     /// Reads until `stop` is cancelled, and calls `handle` with each change, up to `concurrency` of them side by side. Two

@@ -9,7 +9,7 @@ use serde_dynamo::{AttributeValue, Item};
 
 use super::{
     consumer::Shared,
-    events, gaps,
+    events,
     options::{OnTrimmed, StartAt},
     shard_graph::ShardGraph,
     shard_item::ShardItem,
@@ -151,7 +151,7 @@ async fn bury_stream(shared: &Shared, arn: &str) -> Result<()> {
     }
     if unfinished > 0 {
         if shared.options.on_trimmed == OnTrimmed::Reconcile {
-            gaps::note(&shared.options.table);
+            shared.common.note_gap(&shared.options.table);
         }
         events::StreamGone { table: &shared.options.table, arn, unfinished }.emit();
         if shared.options.on_trimmed == OnTrimmed::Stop {

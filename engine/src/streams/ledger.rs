@@ -21,7 +21,6 @@ use super::{
     dead_letter::{self, Failure},
     events,
     frontier::Frontier,
-    gaps,
     options::{OnTrimmed, Order},
     reader::Fetched,
     retries::{self, Next, Retries},
@@ -289,7 +288,7 @@ impl Ledger {
     /// Operators that keep a view make it again.
     fn tell_of(&self, gap: &Gap) {
         if gap.policy == OnTrimmed::Reconcile.text() {
-            gaps::note(&self.shard.shared.options.table);
+            self.shard.shared.common.note_gap(&self.shard.shared.options.table);
         }
     }
 

@@ -62,6 +62,7 @@
 
 pub mod assignment;
 pub mod batches;
+mod common;
 mod consumer;
 mod dead_letter;
 mod discovery;
@@ -69,7 +70,6 @@ mod events;
 pub mod filter;
 mod first_start;
 pub mod frontier;
-mod gaps;
 mod ledger;
 pub mod operate;
 mod options;
@@ -88,8 +88,8 @@ mod tests;
 pub mod trimmed;
 pub mod turns;
 
+pub use common::Common;
 pub use consumer::{Consumer, ConsumerBuilder, Delivery, WrongOptions};
 pub use discovery::Pace;
-pub use gaps::gaps_of_process;
 pub use options::{ChangeStreamOptions, OnTrimmed, Order, StartAt};
 pub use status::{ShardState, ShardStatus, shards_of_process};

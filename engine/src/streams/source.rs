@@ -1,23 +1,17 @@
 //! The `change_stream` source: a consumer as an operator of a graph.
 
-use std::sync::{Arc, OnceLock};
-
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     consumer::{Consumer, Delivery, PAGES},
-    discovery::Pace,
     options::ChangeStreamOptions,
 };
 use crate::{
     graph::{Build, Built, Role, Use, UseMode},
     operator::{Body, Context, Kind, MAIN_OUTPUT, OperatorError, Outputs, Source},
 };
-
-/// DescribeStream's limit is the account's, so all streams of a process share one pace (F14).
-static DESCRIBE_PACE: OnceLock<Arc<Pace>> = OnceLock::new();
 
 #[async_trait]
 impl Build for ChangeStreamOptions {
@@ -49,9 +43,8 @@ impl Build for ChangeStreamOptions {
     async fn build(self, context: Context) -> Result<Built, OperatorError> {
         let stream = context.cloud.change_stream(&self.table).await?;
         let leases = context.leases(&self.leases, self.lease_length).await?;
-        let pace = Arc::clone(DESCRIBE_PACE.get_or_init(|| Arc::new(Pace::of_describe())));
         let dead_letter = self.dead_letter.clone();
-        let mut builder = Consumer::builder(stream, leases, self).clock(context.clock).pace(pace);
+        let mut builder = Consumer::builder(stream, leases, self).clock(context.clock).common(context.streams);
         if let Some(queue) = dead_letter {
             builder = builder.dead_letter(context.cloud.queue(&queue).await?);
         }

@@ -107,6 +107,7 @@ pub async fn keep(
     let (mut before, mut from) = (BTreeMap::new(), clock.now());
     loop {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(until_the_hour(clock.now())) => {}
             () = stop.cancelled() => {}
         }

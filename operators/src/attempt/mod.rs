@@ -340,6 +340,7 @@ impl Worker {
             std::future::pending::<()>().await;
         };
         let converted = tokio::select! {
+            biased;
             converted = converting => converted,
             () = on_loss => Err(ConvertError::Cancelled),
         };

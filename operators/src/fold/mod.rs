@@ -23,7 +23,7 @@ use penstock_engine::{
     },
     graph::{Build, Built, Role, Use, UseMode},
     operator::{Command, Context, Kind, Operator, OperatorError, Outputs, Record},
-    streams::gaps_of_process,
+    streams::Common,
     time::Clock,
     units,
 };
@@ -173,7 +173,8 @@ impl Build for FoldOptions {
             assembler,
             thresholds: self.thresholds(context.sole_process),
             reconcile: self.reconcile,
-            gaps: gaps_of_process(&self.table),
+            gaps: context.streams.gaps(&self.table),
+            streams: context.streams,
             tracked: self.table,
             clock: context.clock,
             view: View::default(),
@@ -198,6 +199,7 @@ struct Fold {
     /// The table whose changes it sees, and how many gaps in them it knows of.
     tracked: String,
     gaps: u64,
+    streams: Common,
     clock: Clock,
     view: View,
     started: Instant,
@@ -253,7 +255,7 @@ impl Operator for Fold {
 
     async fn on_tick(&mut self, _out: &mut Outputs) -> Result<(), OperatorError> {
         // Changes were lost to the stream's retention: the index has what they told.
-        let gaps = gaps_of_process(&self.tracked);
+        let gaps = self.streams.gaps(&self.tracked);
         if gaps != self.gaps || self.read_at.is_none_or(|at| at.elapsed() >= self.reconcile) {
             self.read_index().await?;
             self.gaps = gaps;

@@ -237,6 +237,7 @@ impl S3Ndjson {
                 }
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 () = self.stop.cancelled() => {}
             }

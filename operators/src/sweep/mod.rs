@@ -236,13 +236,15 @@ impl Source for Sweep {
         let mut ticks = tokio::time::interval(self.options.every);
         loop {
             tokio::select! {
-                _ = ticks.tick() => {}
+                biased;
                 () = stop.cancelled() => return Ok(()),
+                _ = ticks.tick() => {}
             }
             let Some(lease) = self.leases.try_acquire(SCOPE.0, SCOPE.1).await? else { continue };
             let swept = tokio::select! {
-                finds = self.sweep(out) => Some(finds),
+                biased;
                 () = stop.cancelled() => None,
+                finds = self.sweep(out) => Some(finds),
             };
             lease.release().await;
             if let Some(finds) = swept {

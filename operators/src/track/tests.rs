@@ -8,6 +8,7 @@ use penstock_engine::cloud::{
     resources::{BucketSpec, IndexSpec, Naming, Resources, TableSpec},
     table::{Query, query_all},
 };
+use penstock_engine::streams::Common;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -47,6 +48,7 @@ async fn place() -> Place {
         clock: Clock::system(),
         worker: "w".to_owned(),
         sole_process: true,
+        streams: Common::default(),
         stop: CancellationToken::new(),
     };
     let options = TrackOptions {

@@ -37,6 +37,7 @@ impl Converter for LineConverter {
     ) -> Result<Converted, ConvertError> {
         let mut staged = Vec::new();
         let result = tokio::select! {
+            biased;
             result = run(conversion, buckets, catalog, &mut staged) => result,
             () = cancel.cancelled() => Err(ConvertError::Cancelled),
         };

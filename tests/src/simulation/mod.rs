@@ -27,9 +27,11 @@ use penstock_engine::{
     graph::{Built, Graph, OperatorType, Registry, Role, Use},
     operator::{Context, Kind, OperatorError},
     runtime::Service,
+    streams::Common,
     time::Clock,
 };
 use penstock_operators::attempt::AttemptOptions;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -171,6 +173,7 @@ impl World {
             clock: clock(self.start, skew),
             worker: name.clone(),
             sole_process: false,
+            streams: Common::default(),
             stop: CancellationToken::new(),
         };
         let registry = Arc::new(registry);
@@ -186,6 +189,7 @@ impl World {
         };
         // A process may die while it starts.
         let running = tokio::select! {
+            biased;
             running = starting => running,
             () = died(&life) => {
                 self.stillborn.push(service);
@@ -395,19 +399,20 @@ impl OperatorType for InProcess {
     }
 }
 
-/// The cloud as weak as its contract allows, until it is healed. Its resources are made once: what makes a past must be
-/// the same for all.
+/// The cloud as weak as its contract allows, until it is healed. Its tables are made once: what makes a past must be the
+/// same for all. Whatever else is opened has dice of its own each time, so that what failed once may work the next time.
 struct WeakCloud {
     strong: Arc<MemoryCloud>,
     weakness: Weakness,
-    seed: u64,
+    seeds: Mutex<StdRng>,
     tables: Mutex<BTreeMap<String, Arc<dyn Table>>>,
     healed: Mutex<bool>,
 }
 
 impl WeakCloud {
     fn new(strong: Arc<MemoryCloud>, weakness: Weakness, seed: u64) -> Self {
-        Self { strong, weakness, seed, tables: Mutex::default(), healed: Mutex::new(false) }
+        let seeds = Mutex::new(StdRng::seed_from_u64(seed));
+        Self { strong, weakness, seeds, tables: Mutex::default(), healed: Mutex::new(false) }
     }
 
     fn heal(&self) {
@@ -418,8 +423,8 @@ impl WeakCloud {
         *self.healed.lock().unwrap()
     }
 
-    fn seed(&self, salt: u64) -> u64 {
-        self.seed.wrapping_mul(31).wrapping_add(salt)
+    fn seed(&self) -> u64 {
+        self.seeds.lock().unwrap().random()
     }
 }
 
@@ -434,7 +439,7 @@ impl Cloud for WeakCloud {
         let mut tables = self.tables.lock().unwrap();
         let weak = tables
             .entry(name.to_owned())
-            .or_insert_with(|| Arc::new(WeakTable::new(strong, indexes, self.weakness, self.seed(name.len() as u64))));
+            .or_insert_with(|| Arc::new(WeakTable::new(strong, indexes, self.weakness, self.seed())));
         Ok(Arc::clone(weak))
     }
 
@@ -443,18 +448,18 @@ impl Cloud for WeakCloud {
         if self.is_healed() {
             Ok(strong)
         } else {
-            Ok(Arc::new(WeakChangeStream::new(strong, self.weakness, self.seed(2))))
+            Ok(Arc::new(WeakChangeStream::new(strong, self.weakness, self.seed())))
         }
     }
 
     async fn queue(&self, name: &str) -> CloudResult<Arc<dyn Queue>> {
         let strong = self.strong.queue(name).await?;
-        if self.is_healed() { Ok(strong) } else { Ok(Arc::new(WeakQueue::new(strong, self.weakness, self.seed(3)))) }
+        if self.is_healed() { Ok(strong) } else { Ok(Arc::new(WeakQueue::new(strong, self.weakness, self.seed()))) }
     }
 
     async fn event_bus(&self, name: &str) -> CloudResult<Arc<dyn EventBus>> {
         let strong = self.strong.event_bus(name).await?;
-        if self.is_healed() { Ok(strong) } else { Ok(Arc::new(WeakEventBus::new(strong, self.weakness, self.seed(4)))) }
+        if self.is_healed() { Ok(strong) } else { Ok(Arc::new(WeakEventBus::new(strong, self.weakness, self.seed()))) }
     }
 
     async fn bucket(&self, name: &str) -> CloudResult<Bucket> {
@@ -462,7 +467,7 @@ impl Cloud for WeakCloud {
         if self.is_healed() {
             return Ok(strong);
         }
-        let stage = Arc::new(WeakStage::new(strong.stage, self.weakness, self.seed(5)));
+        let stage = Arc::new(WeakStage::new(strong.stage, self.weakness, self.seed()));
         Ok(Bucket { name: strong.name, store: strong.store, stage })
     }
 }

@@ -8,17 +8,20 @@ use std::{
 };
 
 use async_trait::async_trait;
-use penstock_engine::cloud::{
-    AttributeValue, CloudError, ErrorKind, Item, Result,
-    table::{Action, Key, Write},
-    tap::{Answer, Call, Request, Witness},
+use penstock_engine::{
+    cloud::{
+        AttributeValue, CloudError, ErrorKind, Item, Result,
+        table::{Action, Key, Write},
+        tap::{Answer, Call, Request, Witness},
+    },
+    simulation::Switch,
 };
 use penstock_operators::{
     model::{FileItem, FileState, ManifestItem, ManifestJson, ManifestState, attribute, read_item, text},
     transitions::{ItemKind, judge},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::memory::MemoryCloud;
 
@@ -57,8 +60,9 @@ pub struct Shared {
     pub violations: Mutex<Vec<String>>,
     /// How often each point between two effects was passed.
     pub points: Mutex<BTreeMap<String, u64>>,
-    /// Every effect in order, for the comparison of runs.
-    pub story: Mutex<Vec<String>>,
+    /// Every request and its answer, in order, if that is kept: for the comparison of runs.
+    pub trace: Mutex<Option<Vec<String>>>,
+    started: Instant,
     /// Queries of the tracking table that read a partition of it, which is a whole day.
     pub day_queries: Mutex<u64>,
     /// The faults of the moment.
@@ -88,7 +92,8 @@ impl Shared {
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
             violations: Mutex::default(),
             points: Mutex::default(),
-            story: Mutex::default(),
+            trace: Mutex::default(),
+            started: Instant::now(),
             day_queries: Mutex::default(),
             faults: Mutex::default(),
             unknown_uploads: Mutex::default(),
@@ -339,7 +344,7 @@ pub fn point_of(call: &Call<'_>) -> String {
 pub struct Life {
     shared: Arc<Shared>,
     name: String,
-    vital: watch::Sender<Vital>,
+    vital: Switch<Vital>,
     crash: Mutex<Option<Crash>>,
     passed: Mutex<BTreeMap<String, u64>>,
 }
@@ -347,40 +352,38 @@ pub struct Life {
 impl Life {
     /// A new one.
     pub fn new(shared: Arc<Shared>, name: String, crash: Option<Crash>) -> Arc<Self> {
-        let vital = watch::Sender::new(Vital::Alive);
+        let vital = Switch::new(Vital::Alive);
         Arc::new(Self { shared, name, vital, crash: Mutex::new(crash), passed: Mutex::default() })
     }
 
     /// Pauses it, wakes it up, or ends it. What is dead stays dead.
     pub fn set(&self, vital: Vital) {
-        self.vital.send_if_modified(|now| {
-            let changes = *now != Vital::Dead && *now != vital;
-            if changes {
-                *now = vital;
-            }
-            changes
-        });
+        if self.vital() != Vital::Dead {
+            self.vital.set(vital);
+        }
     }
 
     /// How it is.
     pub fn vital(&self) -> Vital {
-        *self.vital.borrow()
+        self.vital.get()
     }
 
     /// Waits while it is paused; for ever if it is dead.
     async fn gate(&self) {
-        let mut vital = self.vital.subscribe();
-        loop {
-            let now = *vital.borrow_and_update();
-            match now {
-                Vital::Alive => return,
-                Vital::Dead => std::future::pending().await,
-                Vital::Paused => {
-                    if vital.changed().await.is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                }
-            }
+        if self.vital.wait_for(|vital| vital != Vital::Paused).await == Vital::Dead {
+            std::future::pending().await
+        }
+    }
+
+    fn trace(&self, call: &Call<'_>, answer: &Answer) {
+        if let Some(trace) = &mut *self.shared.trace.lock().unwrap() {
+            let ended = match answer {
+                Answer::Done(_) => "done",
+                Answer::Refused(_) => "refused",
+                Answer::Unknown => "unknown",
+                Answer::Failed => "failed",
+            };
+            trace.push(format!("{:?} {} {call} {ended}", self.shared.started.elapsed(), self.name));
         }
     }
 
@@ -433,16 +436,8 @@ impl Witness for Life {
 
     async fn after(&self, call: &Call<'_>, answer: &Answer) {
         self.shared.check_after(call, answer);
+        self.trace(call, answer);
         if call.request.is_effect() {
-            let ended = match answer {
-                Answer::Done(_) => "done",
-                Answer::Refused(_) => "refused",
-                Answer::Unknown => "unknown",
-                Answer::Failed => "failed",
-            };
-            if call.resource != "leases" {
-                self.shared.story.lock().unwrap().push(format!("{} {call} {ended}", self.name));
-            }
             self.pass(&point_of(call), true);
         }
         self.gate().await;

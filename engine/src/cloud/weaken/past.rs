@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Ordering,
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
@@ -26,9 +26,9 @@ impl Past {
     }
 
     /// What stood under each key that changed since the time at which it is seen, which `seen` tells for each.
-    pub(super) fn images(&self, mut seen: impl FnMut(&Key) -> Instant) -> HashMap<Key, Option<Item>> {
-        let mut times: HashMap<&Key, Instant> = HashMap::new();
-        let mut images = HashMap::new();
+    pub(super) fn images(&self, mut seen: impl FnMut(&Key) -> Instant) -> BTreeMap<Key, Option<Item>> {
+        let mut times: BTreeMap<&Key, Instant> = BTreeMap::new();
+        let mut images = BTreeMap::new();
         for (changed, key, before) in &self.0 {
             let at = *times.entry(key).or_insert_with(|| seen(key));
             if *changed > at && !images.contains_key(key) {

@@ -113,7 +113,7 @@ impl Shared {
     }
 
     /// Older images of keys that changed of late, each from another time.
-    fn images(&self) -> std::collections::HashMap<Key, Option<Item>> {
+    fn images(&self) -> BTreeMap<Key, Option<Item>> {
         let now = Instant::now();
         let seen = |_: &Key| now.checked_sub(self.dice.delay()).unwrap_or(now);
         self.past.lock().unwrap_or_else(PoisonError::into_inner).images(seen)
@@ -193,7 +193,7 @@ impl Shared {
 }
 
 /// Whether the past shows something else than this item under its key. If it shows the same, it is done with.
-fn changed(images: &mut std::collections::HashMap<Key, Option<Item>>, key: &Key, item: &Item) -> bool {
+fn changed(images: &mut BTreeMap<Key, Option<Item>>, key: &Key, item: &Item) -> bool {
     match images.get(key) {
         None => false,
         Some(image) if image.as_ref() == Some(item) => {

@@ -17,7 +17,7 @@ use crate::{
     cloud::change_stream::{Change, ShardId},
     leases::{LeaseOptions, Leases},
     simulation::{FakeQueue, FakeStream, FakeTable, Network, value_of},
-    streams::{ChangeStreamOptions, Consumer, ShardStatus, shard_item::ShardItem},
+    streams::{ChangeStreamOptions, Common, Consumer, ShardStatus, shard_item::ShardItem},
     time::Clock,
 };
 
@@ -45,6 +45,7 @@ pub struct Bed {
 
 pub struct Worker {
     pub consumer: Consumer,
+    pub common: Common,
     pub network: Network,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -78,6 +79,9 @@ impl Bed {
         });
         let dead_letters = options.dead_letter.is_some();
         let mut builder = Consumer::builder(Arc::new(self.stream.clone()), leases, options).clock(clock);
+        // Each is a process of its own.
+        let common = Common::default();
+        builder = builder.common(common.clone());
         if dead_letters {
             builder = builder.dead_letter(Arc::new(self.queue.clone()));
         }
@@ -98,7 +102,7 @@ impl Bed {
                 }
             }
         });
-        Worker { consumer, network, stop, tasks: vec![run, handle] }
+        Worker { consumer, common, network, stop, tasks: vec![run, handle] }
     }
 
     pub fn seen(&self) -> Vec<Seen> {

@@ -20,7 +20,7 @@ use crate::{
     },
     graph::{Build, Built},
     operator::{Body, Context, Kind, MAIN_OUTPUT, Outputs, Record},
-    streams::{ChangeStreamOptions, ShardState, ShardStatus, shards_of_process},
+    streams::{ChangeStreamOptions, Common, ShardState, ShardStatus, shards_of_process},
     time::Clock,
 };
 
@@ -54,6 +54,7 @@ async fn start(cloud: &Arc<LocalCloud>, stop: &CancellationToken) -> (Arc<Mutex<
         clock: Clock::system(),
         worker: "engine-1".into(),
         sole_process: false,
+        streams: Common::default(),
         stop: stop.clone(),
     };
     let options: ChangeStreamOptions =

@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// Seeds of an ordinary test run.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 200;
 
 /// What a worker is made of that a simulation may spoil.
 #[derive(Clone, Copy)]
