@@ -33,6 +33,8 @@ mod events;
 mod keeper;
 mod lease;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 use std::{
