@@ -149,14 +149,12 @@ impl Sender {
         let mut batch = Vec::new();
         loop {
             tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
                 () = fill(&mut batch, &mut spans) => {}
-                () = stop.cancelled() => break,
             }
-            let sent = tokio::select! {
-                sent = self.send(&batch) => sent,
-                () = stop.cancelled() => break,
-            };
-            told(batch.len(), &sent);
+            let Some(answer) = self.send(&batch, &stop).await else { break };
+            told(batch.len(), &answer);
             batch.clear();
         }
         let until = Instant::now() + LAST_LIMIT;
@@ -170,22 +168,32 @@ impl Sender {
                 return;
             }
             let sent = timeout_at(until, self.try_once(&batch)).await;
-            told(batch.len(), &sent.unwrap_or_else(|_| Answer::Later("the process stopped".to_owned())));
+            told(batch.len(), &sent.unwrap_or_else(|_| stopped()));
             batch.clear();
         }
     }
 
-    /// Sends spans, with more tries if that may help.
-    async fn send(&self, spans: &[Span]) -> Answer {
-        let mut answer = self.try_once(spans).await;
-        for wait in WAITS {
-            if !matches!(answer, Answer::Later(_)) {
-                break;
+    /// Sends spans, with more tries if that may help. Nothing if the process stops between two tries; a try that is under
+    /// way then is awaited, for it may have been taken.
+    async fn send(&self, spans: &[Span], stop: &CancellationToken) -> Option<Answer> {
+        let mut waits = WAITS.into_iter();
+        loop {
+            let too_late = async {
+                stop.cancelled().await;
+                sleep(LAST_LIMIT).await;
+            };
+            let answer = tokio::select! {
+                biased;
+                answer = self.try_once(spans) => answer,
+                () = too_late => return Some(stopped()),
+            };
+            let Some(wait) = waits.next().filter(|_| matches!(answer, Answer::Later(_))) else { return Some(answer) };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return None,
+                () = sleep(wait) => {}
             }
-            sleep(wait).await;
-            answer = self.try_once(spans).await;
         }
-        answer
     }
 
     async fn try_once(&self, spans: &[Span]) -> Answer {
@@ -205,6 +213,10 @@ impl Sender {
         }
         judge(response.status(), &body)
     }
+}
+
+fn stopped() -> Answer {
+    Answer::Later("the process stopped".to_owned())
 }
 
 /// Waits for a span, and then a little for more.
@@ -337,6 +349,8 @@ mod tests {
                 assert_eq!(headers["content-type"], "application/json");
                 assert_eq!(headers["x-key"], "a b");
                 kept.lock().unwrap().push(serde_json::from_str(&body).unwrap());
+                // What it has taken isn't known at once.
+                sleep(Duration::from_millis(50)).await;
             }
             (http::StatusCode::from_u16(status).unwrap(), "{}")
         };
@@ -400,9 +414,13 @@ mod tests {
         for number in 0..600 {
             recorder.try_send(span(number)).unwrap();
         }
-        while spans_in(&got).len() < BATCH {
-            sleep(Duration::from_millis(20)).await;
-        }
+        let first = async {
+            while spans_in(&got).len() < BATCH {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), first).await.expect("the first batch is tried again");
+        // Its answer may still be on the way: what was taken isn't sent a second time.
         stop.cancel();
         running.await.unwrap();
         assert_eq!(spans_in(&got).len(), 600);

@@ -451,3 +451,16 @@ impl Fold {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_only_the_index_tells_of_are_left_to_other_processes_where_there_are_any() {
+        let options = json!({ "table": "t", "leases": "l", "manifests": "m", "reconcile": "40s" });
+        let options: FoldOptions = serde_json::from_value(options).unwrap();
+        assert_eq!(options.thresholds(false).grace, Duration::from_secs(40));
+        assert_eq!(options.thresholds(true).grace, Duration::ZERO);
+    }
+}

@@ -1,6 +1,6 @@
 //! `penstock flush`: closes manifests of a date now.
 
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{io::Write, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
@@ -8,7 +8,7 @@ use penstock_engine::units::parse_duration;
 use penstock_operators::fold::request::FlushRequest;
 use serde_json::json;
 
-use super::{App, Exit, place::PlaceArguments};
+use super::{App, Exit, place::DayArguments};
 use crate::{
     control::{Client, call, protocol::Command},
     oncall::{Layout, flush},
@@ -18,14 +18,8 @@ use crate::{
 /// Close manifests of a date now, whatever its thresholds say: what is pending goes, what comes later waits as ever.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The pipeline's file.
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// The date, YYYY-MM-DD.
-    #[arg(value_name = "DATE")]
-    date: String,
     #[command(flatten)]
-    place: PlaceArguments,
+    day: DayArguments,
     /// Wait so long for the engine's answer; the request stays after that, too.
     #[arg(long, value_name = "DURATION", default_value = "90s", value_parser = parse_duration)]
     wait: Duration,
@@ -36,14 +30,15 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
-    let mut pipeline = arguments.place.load(app, &arguments.file)?;
+    let day = &arguments.day;
+    let mut pipeline = day.load(app)?;
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
     runtime.block_on(async {
-        let command = Command::Flush { date: arguments.date.clone() };
-        let asked: FlushRequest = serde_json::from_value(call(&arguments.place, &mut pipeline, &command).await?)?;
-        let home = arguments.place.look(&mut pipeline).await?;
+        let command = Command::Flush { date: day.date.clone() };
+        let asked: FlushRequest = serde_json::from_value(call(&day.place, &mut pipeline, &command).await?)?;
+        let home = day.place.look(&mut pipeline).await?;
         let table = home.cloud().table(&Layout::of(&pipeline)?.fold.table).await?;
-        let is_run = match arguments.place.local_dir() {
+        let is_run = match day.place.local_dir() {
             Some(dir) => Client::connect(dir).await?.is_some(),
             // Elsewhere there is no telling.
             None => true,

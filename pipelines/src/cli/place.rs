@@ -29,6 +29,26 @@ pub struct PlaceArguments {
     endpoint_url: Option<String>,
 }
 
+/// A day of a pipeline.
+#[derive(Debug, Clone, Args)]
+pub struct DayArguments {
+    /// The pipeline's file.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The date, YYYY-MM-DD.
+    #[arg(value_name = "DATE")]
+    pub date: String,
+    #[command(flatten)]
+    pub place: PlaceArguments,
+}
+
+impl DayArguments {
+    /// The pipeline of the file.
+    pub fn load(&self, app: &App) -> anyhow::Result<Pipeline> {
+        self.place.load(app, &self.file)
+    }
+}
+
 impl PlaceArguments {
     /// The pipeline of a file. Its variables are told the environment's name.
     pub fn load(&self, app: &App, file: &Path) -> anyhow::Result<Pipeline> {

@@ -1,11 +1,11 @@
 //! `penstock verify`: whether a day adds up.
 
-use std::{io::Write, path::PathBuf};
+use std::io::Write;
 
 use anyhow::Context;
 use clap::Args;
 
-use super::{App, Exit, place::PlaceArguments};
+use super::{App, Exit, place::DayArguments};
 use crate::oncall::verify::{Verdict, verify};
 
 /// Things that are listed one by one.
@@ -15,14 +15,8 @@ const SHOWN: usize = 50;
 /// is off, with 3 if nothing is but some work isn't finished.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The pipeline's file.
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// The date, YYYY-MM-DD.
-    #[arg(value_name = "DATE")]
-    date: String,
     #[command(flatten)]
-    place: PlaceArguments,
+    day: DayArguments,
     /// Compare contents, too, where a listing tells no etags, as on one machine: each object is read once.
     #[arg(long)]
     deep: bool,
@@ -33,11 +27,12 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
-    let mut pipeline = arguments.place.load(app, &arguments.file)?;
+    let day = &arguments.day;
+    let mut pipeline = day.load(app)?;
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
     let verdict = runtime.block_on(async {
-        let home = arguments.place.look(&mut pipeline).await?;
-        verify(home.cloud(), &pipeline, &arguments.date, arguments.deep).await
+        let home = day.place.look(&mut pipeline).await?;
+        verify(home.cloud(), &pipeline, &day.date, arguments.deep).await
     })?;
     if arguments.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&verdict)?)?;

@@ -116,16 +116,9 @@ impl<'a> Tokens<'a> {
         Tokens {
             record,
             at: if record.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 },
-            token: None,
-            next: None,
-            unread: false,
-            text: 0..0,
-            escaped: false,
-            number: 0..0,
-            special: None,
             levels: self.levels,
             names: self.names,
-            max_depth: self.max_depth,
+            ..Tokens::new(self.max_depth)
         }
     }
 
