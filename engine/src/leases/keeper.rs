@@ -1,9 +1,14 @@
 //! The background task that renews all of a process's leases and gives them back.
 //!
-//! It owns the list of what is held. Renewals run side by side and each has a time limit, so that one slow answer delays
-//! no other lease.
+//! It owns the list of what is held, and looks at a lease when it is due and not before, so that a thousand of them cost
+//! what their renewals cost. Renewals run side by side and each has a time limit, so that one slow answer delays no other
+//! lease.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
@@ -35,8 +40,17 @@ struct Entry {
     counter: u64,
     renew_at: Instant,
     busy: bool,
+    /// When to look at it again, as the schedule has it.
+    due: Instant,
     /// Why the last renewal failed, for the log.
     failure: Option<String>,
+}
+
+impl Entry {
+    fn is_due_at(&self) -> Instant {
+        let expires = self.held.expires();
+        if self.busy { expires } else { self.renew_at.min(expires) }
+    }
 }
 
 enum Finished {
@@ -57,7 +71,8 @@ enum Renewal {
 /// Starts the task. It ends when the last [`Leases`](super::Leases) and [`Lease`](super::Lease) are gone.
 pub(super) fn spawn(core: Arc<Core>) -> mpsc::UnboundedSender<Command> {
     let (sender, commands) = mpsc::unbounded_channel();
-    tokio::spawn(Keeper { core, held: BTreeMap::new(), running: FuturesUnordered::new() }.run(commands));
+    let (held, schedule, running) = (BTreeMap::new(), BTreeSet::new(), FuturesUnordered::new());
+    tokio::spawn(Keeper { core, held, schedule, running }.run(commands));
     sender
 }
 
@@ -65,14 +80,17 @@ struct Keeper {
     core: Arc<Core>,
     /// By token.
     held: BTreeMap<String, Entry>,
+    /// When to look at which lease again.
+    schedule: BTreeSet<(Instant, String)>,
     running: FuturesUnordered<BoxFuture<'static, Finished>>,
 }
 
 impl Keeper {
     async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let mut open = true;
+        let mut counted = None;
         while open || !self.running.is_empty() {
-            let wake = self.next_wake();
+            let wake = self.schedule.first().map(|(due, _)| *due);
             tokio::select! {
                 biased;
                 command = commands.recv(), if open => match command {
@@ -82,24 +100,22 @@ impl Keeper {
                 Some(finished) = self.running.next() => self.on_finished(finished),
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
-            self.drop_expired();
-            self.start_renewals();
-            metrics::gauge!("penstock_leases_held", "owner" => self.core.owner.clone()).set(self.held.len() as f64);
+            self.look_at_due();
+            if counted.replace(self.held.len()) != Some(self.held.len()) {
+                let owner = self.core.owner.clone();
+                metrics::gauge!("penstock_leases_held", "owner" => owner).set(self.held.len() as f64);
+            }
         }
-    }
-
-    fn next_wake(&self) -> Option<Instant> {
-        let of =
-            |entry: &Entry| if entry.busy { entry.held.expires() } else { entry.renew_at.min(entry.held.expires()) };
-        self.held.values().map(of).min()
     }
 
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Hold { held, counter, began } => {
                 let renew_at = began + self.core.options.renew_every();
+                let due = renew_at.min(held.expires());
                 let token = held.token.clone();
-                self.held.insert(token, Entry { held, counter, renew_at, busy: false, failure: None });
+                self.schedule.insert((due, token.clone()));
+                self.held.insert(token, Entry { held, counter, renew_at, busy: false, due, failure: None });
             }
             Command::Lost { held } => self.lose(&held.token, "another owner was found there by a write"),
             Command::Release { held, done } => self.release(held, done),
@@ -127,7 +143,7 @@ impl Keeper {
     }
 
     fn releasing(&mut self, held: Arc<Held>) -> impl Future<Output = ()> + Send + use<> {
-        self.held.remove(&held.token);
+        self.forget(&held.token);
         held.lost.cancel();
         give_back(Arc::clone(&self.core), held)
     }
@@ -145,49 +161,61 @@ impl Keeper {
                 entry.failure = None;
                 entry.held.extend(options.expiry(began));
             }
-            Renewal::Lost(reason) => self.lose(&token, &reason),
+            Renewal::Lost(reason) => return self.lose(&token, &reason),
             Renewal::Failed(error) => {
                 entry.renew_at = Instant::now() + options.renew_every() / 4;
                 events::RenewalFailed { key: &entry.held.key, error: &error }.emit();
                 entry.failure = Some(error.to_string());
             }
         }
-    }
-
-    fn drop_expired(&mut self) {
-        let now = Instant::now();
-        let expired = self.held.values().filter(|entry| now >= entry.held.expires());
-        for token in expired.map(|entry| entry.held.token.clone()).collect::<Vec<_>>() {
-            let failure = self.held.get(&token).and_then(|entry| entry.failure.clone());
-            let reason = failure.unwrap_or_else(|| "the process was stopped or starved".to_owned());
-            self.lose(&token, &format!("not renewed in time: {reason}"));
-        }
+        self.reschedule(&token);
     }
 
     fn lose(&mut self, token: &str, reason: &str) {
-        if let Some(entry) = self.held.remove(token) {
+        if let Some(entry) = self.forget(token) {
             entry.held.lost.cancel();
             events::LeaseLost { key: &entry.held.key, owner: &self.core.owner, reason }.emit();
         }
     }
 
-    fn start_renewals(&mut self) {
-        let now = Instant::now();
-        let silence = self.core.options.silence();
-        let is_silent = |entry: &&Entry| entry.held.life().is_some_and(|life| now.duration_since(life) >= silence);
-        let due = |entry: &&Entry| !entry.busy && now >= entry.renew_at;
-        let silent = self.held.values().filter(due).filter(is_silent);
-        for token in silent.map(|entry| entry.held.token.clone()).collect::<Vec<_>>() {
-            self.lose(&token, "the work that it was taken for shows no life");
+    fn forget(&mut self, token: &str) -> Option<Entry> {
+        let entry = self.held.remove(token)?;
+        self.schedule.remove(&(entry.due, token.to_owned()));
+        Some(entry)
+    }
+
+    fn reschedule(&mut self, token: &str) {
+        if let Some(entry) = self.held.get_mut(token) {
+            self.schedule.remove(&(entry.due, token.to_owned()));
+            entry.due = entry.is_due_at();
+            self.schedule.insert((entry.due, token.to_owned()));
         }
-        for entry in self.held.values_mut().filter(|entry| !entry.busy && now >= entry.renew_at) {
-            entry.busy = true;
-            let (core, held, counter) = (Arc::clone(&self.core), Arc::clone(&entry.held), entry.counter);
-            let renewal = async move {
-                let renewal = renew(&core, &held, counter).await;
-                Finished::Renewal { token: held.token.clone(), renewal }
-            };
-            self.running.push(renewal.boxed());
+    }
+
+    /// Loses what has expired or shows no life, and renews what is to be renewed. Each that stays is due later than now.
+    fn look_at_due(&mut self) {
+        let now = Instant::now();
+        while self.schedule.first().is_some_and(|(due, _)| *due <= now)
+            && let Some((_, token)) = self.schedule.pop_first()
+        {
+            let Some(entry) = self.held.get_mut(&token) else { continue };
+            let silence = self.core.options.silence();
+            if now >= entry.held.expires() {
+                let failure = entry.failure.take();
+                let reason = failure.unwrap_or_else(|| "the process was stopped or starved".to_owned());
+                self.lose(&token, &format!("not renewed in time: {reason}"));
+            } else if entry.held.life().is_some_and(|life| now.duration_since(life) >= silence) {
+                self.lose(&token, "the work that it was taken for shows no life");
+            } else {
+                entry.busy = true;
+                let (core, held, counter) = (Arc::clone(&self.core), Arc::clone(&entry.held), entry.counter);
+                let renewal = async move {
+                    let renewal = renew(&core, &held, counter).await;
+                    Finished::Renewal { token: held.token.clone(), renewal }
+                };
+                self.running.push(renewal.boxed());
+                self.reschedule(&token);
+            }
         }
     }
 }

@@ -47,6 +47,8 @@ struct State {
     faults: Mutex<VecDeque<(String, Fault)>>,
     down: AtomicBool,
     hosts: AtomicUsize,
+    /// How often each partition was read from its beginning.
+    listings: Mutex<BTreeMap<String, u64>>,
     /// What was written, if that is kept.
     written: Mutex<Option<Vec<Written>>>,
 }
@@ -97,6 +99,12 @@ impl FakeTable {
     /// Everything fails until it is up again.
     pub fn set_down(&self, down: bool) {
         self.state.down.store(down, Ordering::SeqCst);
+    }
+
+    /// How often a partition was listed.
+    pub fn listings(&self, partition: &str) -> u64 {
+        let listings = self.state.listings.lock().unwrap_or_else(PoisonError::into_inner);
+        listings.get(partition).copied().unwrap_or(0)
     }
 
     /// An item as it is.
@@ -194,6 +202,10 @@ impl FakeTable {
 
     async fn query(&self, query: &Query) -> Result<Page> {
         self.check_up("Query of leases")?;
+        if query.start.is_none() {
+            let mut listings = self.state.listings.lock().unwrap_or_else(PoisonError::into_inner);
+            *listings.entry(query.partition.clone()).or_default() += 1;
+        }
         assert!(query.index.is_none() && query.range == Range::All, "the fake knows whole partitions only");
         let after = match query.start.as_ref().and_then(|token| token.0.get("id")) {
             Some(AttributeValue::S(id)) => Bound::Excluded((query.partition.clone(), id.clone())),

@@ -93,27 +93,26 @@ impl Shared {
 impl status::Reporter for Shared {
     fn shards(&self) -> Vec<ShardStatus> {
         let now_secs = self.clock.now().timestamp();
-        let known = Self::shards(self).clone();
-        let status = |(key, known): (ShardKey, Known)| {
+        let status = |(key, known): (&ShardKey, &Known)| {
             let mut status = ShardStatus {
                 table: self.options.table.clone(),
-                arn: key.arn,
-                shard: key.shard,
-                owner: known.owner,
+                arn: key.arn.clone(),
+                shard: key.shard.clone(),
+                owner: known.owner.clone(),
                 state: known.state,
-                checkpoint: known.item.checkpoint,
+                checkpoint: known.item.checkpoint.clone(),
                 lag_secs: None,
                 lag_records: None,
                 in_flight_records: 0,
                 still_for_secs: None,
-                reason: known.reason,
+                reason: known.reason.clone(),
             };
-            if let Some(progress) = known.progress {
+            if let Some(progress) = &known.progress {
                 progress.describe(&mut status, now_secs, self.options.stuck_after);
             }
             status
         };
-        known.into_iter().map(status).collect()
+        Self::shards(self).iter().map(status).collect()
     }
 }
 

@@ -39,6 +39,12 @@ const REST: Duration = Duration::from_secs(5);
 /// How long a stream keeps a change.
 const RETENTION_SECS: u64 = STREAM_RETENTION_HOURS as u64 * 3600;
 
+/// So often leases are listed while nobody else could have changed them: this worker is alone and reads every shard.
+const LIST_ALONE: Duration = Duration::from_secs(5);
+
+/// So often the watchdog looks.
+const WATCH: Duration = Duration::from_secs(1);
+
 /// So many tombstones go in a round.
 const BURIALS: usize = 5;
 
@@ -51,6 +57,8 @@ pub(super) struct Work {
     owned: BTreeMap<ShardKey, Owned>,
     streams: Vec<KnownStream>,
     list_streams_at: Instant,
+    list_leases_at: Instant,
+    workers: BTreeSet<String>,
     first_start: FirstStart,
     presence: Option<Lease>,
     free_rounds: BTreeMap<ShardKey, u32>,
@@ -59,6 +67,7 @@ pub(super) struct Work {
     stuck: BTreeSet<ShardKey>,
     /// How many quarters of the retention the worst lag amounts to.
     lag_quarter: u64,
+    watch_at: Instant,
     next_round: Instant,
 }
 
@@ -107,6 +116,8 @@ impl Work {
             owned: BTreeMap::new(),
             streams: Vec::new(),
             list_streams_at: now,
+            list_leases_at: now,
+            workers: BTreeSet::new(),
             first_start: FirstStart::default(),
             presence: None,
             free_rounds: BTreeMap::new(),
@@ -114,6 +125,7 @@ impl Work {
             resting: BTreeMap::new(),
             stuck: BTreeSet::new(),
             lag_quarter: 0,
+            watch_at: now,
             next_round: now,
         }
     }
@@ -138,28 +150,50 @@ impl Work {
 
     async fn try_round(&mut self) -> Result<(), CloudError> {
         let stop = self.stop.clone();
-        tokio::select! {
+        let listed = tokio::select! {
             biased;
             // Nothing is written meanwhile, so that it may be cut off: a stop waits for no listing.
             () = stop.cancelled() => return Ok(()),
             listed = self.list_shards() => listed?,
-        }
+        };
         let workers = self.see_workers().await?;
         if !self.first_start.settle(&self.shared, self.streams.iter().map(|s| (s.arn.as_str(), &s.graph))).await? {
             return Ok(()); // Another worker is at it.
         }
+        if !listed && workers == self.workers && Instant::now() < self.list_leases_at {
+            return Ok(());
+        }
         for stream in &mut self.streams {
             stream.leases = read_leases(&self.shared, &stream.arn).await?;
         }
+        self.workers.clone_from(&workers);
         let plan = self.plan(workers);
         self.note(&plan);
+        if plan == Plan::default() && self.is_alone() {
+            self.list_leases_at = Instant::now() + LIST_ALONE;
+        }
         self.carry_out(plan).await
     }
 
-    /// Lists streams and shards where that is due. A stream that can't be listed keeps its old graph, and its shards go
-    /// on (F32).
-    async fn list_shards(&mut self) -> Result<(), CloudError> {
+    /// Whether there is no other worker, and nothing to read that this one doesn't.
+    fn is_alone(&self) -> bool {
+        let me = self.shared.leases.owner();
+        let is_mine = |state: &LeaseState| matches!(state, LeaseState::Held { owner, .. } if owner == me);
+        let leases = self.streams.iter().flat_map(|stream| stream.leases.values());
+        let (mut mine, mut open) = (0, 0);
+        for lease in leases.filter(|lease| lease.item.ended.is_none()) {
+            open += 1;
+            mine += usize::from(is_mine(&lease.state));
+        }
+        // One that shows my name and isn't read may be left over from before a restart: it has to be watched.
+        self.workers.len() == 1 && mine == open && open == self.owned.len()
+    }
+
+    /// Lists streams and shards where that is due; returns whether any was. A stream that can't be listed keeps its old
+    /// graph, and its shards go on (F32).
+    async fn list_shards(&mut self) -> Result<bool, CloudError> {
         let now = Instant::now();
+        let due = now >= self.list_streams_at || self.streams.iter().any(|stream| now >= stream.list_at);
         if now >= self.list_streams_at {
             match self.shared.discovery.streams().await {
                 Ok(arns) => self.take_in_streams(arns),
@@ -183,7 +217,7 @@ impl Work {
             }
             stream.schedule(self.shared.options.discover_every);
         }
-        Ok(())
+        Ok(due)
     }
 
     fn take_in_streams(&mut self, arns: Vec<String>) {
@@ -322,6 +356,7 @@ impl Work {
     }
 
     fn on_left(&mut self, left: Result<(ShardKey, Left), tokio::task::JoinError>) {
+        self.list_leases_at = Instant::now();
         match left {
             Ok((key, left)) => {
                 self.forget(&key);
@@ -370,6 +405,11 @@ impl Work {
 
     /// The watchdog: what is stuck is said once and counted, and the gauges show the worst.
     pub fn watch(&mut self) {
+        let now = Instant::now();
+        if now < self.watch_at {
+            return;
+        }
+        self.watch_at = now + WATCH;
         let table = &self.shared.options.table;
         let shards = status::Reporter::shards(&*self.shared);
         let mut stuck = BTreeSet::new();

@@ -29,6 +29,7 @@ async fn one_worker_reads_all_changes_once_and_in_order_through_splits_and_rollo
     worker.stop().await;
 }
 
+/// Each deploy would have cost the length of a lease, in which nobody reads.
 #[tokio::test(start_paused = true)]
 async fn f20_f36_after_an_orderly_stop_another_worker_goes_on_within_a_second() {
     let bed = Bed::new();
@@ -49,6 +50,7 @@ async fn f20_f36_after_an_orderly_stop_another_worker_goes_on_within_a_second() 
     second.stop().await;
 }
 
+/// A crashed worker's shards would have been read by nobody, or by two at once.
 #[tokio::test(start_paused = true)]
 async fn f18_f19_a_crashed_workers_shards_are_taken_over_within_twice_the_lease() {
     let bed = Bed::new();
@@ -71,6 +73,7 @@ async fn f18_f19_a_crashed_workers_shards_are_taken_over_within_twice_the_lease(
     b.stop().await;
 }
 
+/// A blip of the table would have moved each shard, and repeated what had no checkpoint.
 #[tokio::test(start_paused = true)]
 async fn f19_a_short_outage_of_the_lease_table_moves_no_shard_and_repeats_no_change() {
     let bed = Bed::new();
@@ -93,6 +96,7 @@ async fn f19_a_short_outage_of_the_lease_table_moves_no_shard_and_repeats_no_cha
     b.stop().await;
 }
 
+/// A checkpoint of the old owner would have passed changes that the new one has not done.
 #[tokio::test(start_paused = true)]
 async fn f18_who_lost_its_lease_stops_reading_and_cannot_checkpoint() {
     let bed = Bed::new();
@@ -121,6 +125,7 @@ async fn f18_who_lost_its_lease_stops_reading_and_cannot_checkpoint() {
     b.stop().await;
 }
 
+/// Shards would have changed hands without end, and repeated what had no checkpoint each time.
 #[tokio::test(start_paused = true)]
 async fn f24_a_new_worker_gets_its_share_one_shard_after_another_and_then_nothing_moves() {
     let bed = Bed::new();
@@ -176,6 +181,8 @@ async fn three_workers_lose_one_and_gain_one_and_every_change_comes_in_order() {
     assert!(bed.table.partition("consumers/t").iter().all(|item| item.get("token").is_none()), "nobody is left there");
 }
 
+/// What was nearly done would have been done again after each stop; or the process would have been killed in the
+/// middle.
 #[tokio::test(start_paused = true)]
 async fn f36_a_stop_waits_for_verdicts_but_not_for_ever() {
     let bed = Bed::new();
@@ -273,4 +280,54 @@ async fn f21_when_all_workers_are_replaced_at_once_reading_goes_on_within_a_seco
     for worker in new {
         worker.stop().await;
     }
+}
+
+/// Nobody else could have changed them, so that a table with one worker pays for a tenth of the readings; and a second worker
+/// gets its part as soon as ever.
+#[tokio::test(start_paused = true)]
+async fn who_is_alone_and_reads_everything_seldom_lists_the_leases() {
+    let bed = Bed::new();
+    let first = bed.stream.open_shards().remove(0);
+    bed.stream.split(&first, 4);
+    let listings = || bed.table.listings(&bed.stream.arn());
+    let a = bed.worker("a", options(), done());
+    secs(10).await;
+    let before = listings();
+    secs(60).await;
+    let alone = listings() - before;
+    assert!((10..=14).contains(&alone), "{alone} listings a minute");
+    let b = bed.worker("b", options(), done());
+    secs(12).await;
+    assert_eq!((a.owned(), b.owned()), (2, 2));
+    let before = listings();
+    secs(60).await;
+    let together = listings() - before;
+    assert!((220..=245).contains(&together), "{together} listings a minute");
+    a.crash().await;
+    secs(20).await;
+    assert_eq!(b.owned(), 4, "what another left behind is taken though nobody else is there");
+    b.stop().await;
+}
+
+/// What a process with the same name held before it died is watched and taken, as anyone's.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_comes_back_under_its_own_name_is_not_alone_with_what_it_left() {
+    let bed = Bed::new();
+    bed.put(0..10, 5);
+    let first = bed.worker("a", options(), done());
+    secs(5).await;
+    first.crash().await;
+    let before = bed.table.listings(&bed.stream.arn());
+    let again = bed.worker("a", options(), done());
+    let began = Instant::now();
+    while again.owned() == 0 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(began.elapsed() < LENGTH + Duration::from_secs(2), "took {:?}", began.elapsed());
+    let listings = bed.table.listings(&bed.stream.arn()) - before;
+    assert!(listings >= 15, "{listings} listings in {:?}", began.elapsed());
+    bed.put(10..20, 5);
+    secs(2).await;
+    bed.check_order(0..20);
+    again.stop().await;
 }
