@@ -173,6 +173,7 @@ mod tests {
         readiness(facts).reasons.iter().map(|reason| reason.weight).collect()
     }
 
+    /// Nobody would have been told that a running service does nothing, until its changes are gone.
     #[test]
     fn f32_a_stuck_shard_makes_it_unready_and_says_why() {
         let verdict = readiness(&Facts {

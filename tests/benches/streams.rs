@@ -7,28 +7,37 @@
 //! cargo bench -p penstock-tests --bench streams -- soak --secs 300
 //! ```
 //!
-//! Stream and table of leases are in memory, so that what is measured is the consumer and nothing else.
+//! Stream and table of leases are in memory, so that what is measured is the consumer and nothing else. With `worker` it is a
+//! consumer of real tables, for `tests/aws/load.py`, which runs several of them as processes and sends them signals.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by panicking")]
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt::Write as _,
     fs,
+    io::Write as _,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use clap::{Parser, Subcommand};
 use penstock_engine::{
     ack::Verdict,
-    cloud::{AttributeValue, change_stream::ShardId},
+    cloud::{
+        AttributeValue, Cloud,
+        aws::{AwsCloud, AwsOptions},
+        change_stream::ShardId,
+        resources::{KeyType, Resources, TableSpec},
+    },
     leases::{LeaseOptions, Leases, OWNER},
     simulation::{FakeStream, FakeTable, Network, value_of},
-    streams::{ChangeStreamOptions, Consumer, Delivery},
+    streams::{ChangeStreamOptions, Common, Consumer, Delivery},
 };
 use rand::Rng;
 use tokio::{runtime::Builder, sync::mpsc};
@@ -79,6 +88,24 @@ enum Command {
         #[arg(long, default_value_t = 32)]
         shards: u32,
     },
+    /// Consumes the streams of tables on AWS until SIGTERM, and notes each change in a file before it is acked.
+    Worker {
+        /// Its name among the others.
+        #[arg(long)]
+        name: String,
+        /// The table of leases, with the keys `scope` and `id`.
+        #[arg(long)]
+        leases: String,
+        /// How long a lease lives, in seconds.
+        #[arg(long)]
+        lease_secs: u64,
+        /// Where to note `nanoseconds table item value`.
+        #[arg(long)]
+        log: PathBuf,
+        /// The tables, with the keys `partition` and `sort`.
+        #[arg(required = true)]
+        tables: Vec<String>,
+    },
 }
 
 fn main() {
@@ -86,6 +113,15 @@ fn main() {
         Command::Throughput { changes, shards, items } => throughput(changes, shards, items),
         Command::Idle { shards, secs } => idle(shards, secs),
         Command::Soak { secs, rate, shards } => soak(Duration::from_secs(secs), rate, shards),
+        Command::Worker { name, leases, lease_secs, log, tables } => {
+            Builder::new_multi_thread().enable_all().build().unwrap().block_on(worker(
+                &name,
+                &leases,
+                Duration::from_secs(lease_secs),
+                &log,
+                &tables,
+            ));
+        }
     }
 }
 
@@ -423,4 +459,55 @@ fn roll(stream: &FakeStream, table: &FakeTable, over: &CancellationToken) -> u64
         thread::sleep(Duration::from_millis(300));
     }
     rollovers
+}
+
+async fn worker(name: &str, leases: &str, lease_length: Duration, log: &Path, tables: &[String]) {
+    let spec = |name: &str, partition_key: &str, sort_key: &str, stream| TableSpec {
+        name: Some(name.to_owned()),
+        partition_key: partition_key.to_owned(),
+        sort_key: sort_key.to_owned(),
+        sort_type: KeyType::String,
+        indexes: BTreeMap::new(),
+        ttl: None,
+        stream,
+    };
+    let mut specs: BTreeMap<_, _> =
+        tables.iter().map(|table| (table.clone(), spec(table, "partition", "sort", true))).collect();
+    specs.insert(leases.to_owned(), spec(leases, "scope", "id", false));
+    let resources = Resources { tables: specs, ..Resources::default() };
+    let cloud = AwsCloud::connect("load", "ci", &resources, &AwsOptions::default()).await.unwrap();
+    let options = LeaseOptions { length: lease_length, sole_process: false };
+    let leases = Leases::new(cloud.table(leases).await.unwrap(), name, options);
+    let (stop, common) = (CancellationToken::new(), Common::default());
+    let mut running = tokio::task::JoinSet::new();
+    for table in tables {
+        let stream = cloud.change_stream(table).await.unwrap();
+        let options = ChangeStreamOptions { lease_length, ..ChangeStreamOptions::new(table) };
+        let consumer = Consumer::builder(stream, leases.clone(), options).common(common.clone()).build().unwrap();
+        let mut log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let (sender, mut pages) = mpsc::channel::<Vec<Delivery>>(2);
+        let (stop, table) = (stop.clone(), table.clone());
+        running.spawn(async move {
+            let sink = async {
+                while let Some(page) = pages.recv().await {
+                    let mut lines = String::new();
+                    for Delivery { change, .. } in &page {
+                        let at = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
+                        writeln!(lines, "{at} {table} {} {}", change.key.partition, value_of(change)).unwrap();
+                    }
+                    // One write: a kill leaves the page noted as a whole or not at all.
+                    log.write_all(lines.as_bytes()).unwrap();
+                    page.into_iter().for_each(|delivery| delivery.ack.settle(Verdict::Done));
+                }
+            };
+            tokio::join!(sink, consumer.run(sender, stop));
+        });
+    }
+    println!("started");
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+    terminate.recv().await;
+    stop.cancel();
+    while let Some(ended) = running.join_next().await {
+        ended.unwrap();
+    }
 }

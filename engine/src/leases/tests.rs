@@ -78,6 +78,7 @@ async fn a_dropped_lease_is_given_back_in_the_background() {
     assert!(b.try_acquire("sweep", "sweep").await.unwrap().is_some());
 }
 
+/// After each deploy all work would have stood still until the leases of the old process had run out.
 #[tokio::test(start_paused = true)]
 async fn f20_release_all_frees_every_lease_at_shutdown() {
     let table = FakeTable::new();
@@ -119,6 +120,7 @@ async fn a_dead_holders_lease_is_taken_over_within_twice_its_length_and_never_be
     assert!(!lease.is_held());
 }
 
+/// A process that was stopped for longer than its lease would have written over the work of the next owner.
 #[tokio::test(start_paused = true)]
 async fn f18_who_lost_a_lease_cannot_write_under_it() {
     let table = FakeTable::new();
@@ -154,6 +156,8 @@ async fn a_write_that_finds_another_owner_ends_the_lease_before_the_next_renewal
     assert_eq!(table.item("arn", "shard-1"), None, "a lease that was deleted by hand isn't made by a checkpoint (F25)");
 }
 
+/// A blip of the table would have moved every shard to another worker, and each would have been read again from its
+/// checkpoint.
 #[tokio::test(start_paused = true)]
 async fn f19_a_short_outage_loses_no_lease() {
     let table = FakeTable::new();
@@ -172,6 +176,7 @@ async fn f19_a_short_outage_loses_no_lease() {
     assert!(lease.is_held() && !lease.lost().is_cancelled());
 }
 
+/// A renewal that landed while its answer was lost would have counted as a lost lease.
 #[tokio::test(start_paused = true)]
 async fn f19_renewals_whose_answer_is_lost_are_read_again() {
     let table = FakeTable::new();
@@ -220,6 +225,7 @@ async fn an_acquisition_that_lands_late_is_dead_in_time_and_harms_no_later_one()
     assert!(b.try_acquire("manifest", "m-2").await.unwrap().is_some());
 }
 
+/// A write that lands late would have set a checkpoint back, with nobody else involved.
 #[tokio::test(start_paused = true)]
 async fn f18_an_update_is_conditional_on_what_its_caller_says_too() {
     let table = FakeTable::new();

@@ -118,6 +118,7 @@ mod tests {
         Failure { change: Arc::new(change), reason: "no such column".into(), attempts: 5 }
     }
 
+    /// A change that was set aside could not have been done later: nobody would know what it said.
     #[test]
     fn f29_a_dead_letter_holds_the_whole_change() {
         let key = ShardKey { arn: "arn".into(), shard: ShardId("shard-1".into()) };
@@ -132,6 +133,7 @@ mod tests {
         assert_eq!((&letter["reason"], &letter["attempts"]), (&json!("no such column"), &json!(5)));
     }
 
+    /// A change that is too large for a message would have been dropped, or would have stopped its shard.
     #[test]
     fn f17_images_that_are_too_large_for_a_message_are_cut_and_named() {
         let key = ShardKey { arn: "arn".into(), shard: ShardId("shard-1".into()) };

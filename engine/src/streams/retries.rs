@@ -61,6 +61,7 @@ impl Retries {
 mod tests {
     use super::*;
 
+    /// A change that fails once would have been skipped, or one that always fails would have held its shard for a day.
     #[test]
     fn f29_a_change_is_offered_again_with_longer_waits_and_then_dead_lettered() {
         let options = ChangeStreamOptions::new("t");
@@ -76,6 +77,7 @@ mod tests {
         assert!(matches!(after(Verdict::Done, 1, &options, Some(())), Next::Done));
     }
 
+    /// A change that cannot be handled would have been dropped, with no copy of it anywhere.
     #[test]
     fn f29_without_a_dead_letter_queue_a_change_is_offered_for_ever() {
         let options = ChangeStreamOptions::new("t");

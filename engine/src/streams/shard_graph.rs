@@ -161,6 +161,7 @@ mod tests {
         ShardId(text.to_owned())
     }
 
+    /// Everything in a child would have waited for ever for a parent that the stream no longer keeps.
     #[test]
     fn f6_an_unknown_parent_is_gone_once_two_listings_lack_it() {
         let mut graph = ShardGraph::default();
@@ -173,6 +174,7 @@ mod tests {
         assert!(!graph.is_unsettled());
     }
 
+    /// A child would have been read before the rest of its parent, because one listing was late.
     #[test]
     fn f4_a_parent_that_one_listing_lacks_is_still_there() {
         let mut graph = ShardGraph::default();
@@ -189,6 +191,7 @@ mod tests {
         assert_eq!(graph.presence(&id("a")), Presence::Gone);
     }
 
+    /// Shards that one listing leaves out would have been given up, with all that they hold.
     #[test]
     fn f4_what_one_listing_knew_is_not_forgotten_because_the_next_knows_less() {
         let mut graph = ShardGraph::default();
@@ -199,6 +202,7 @@ mod tests {
         assert_eq!(graph.children(&id("a")).collect::<Vec<_>>(), [&id("b")]);
     }
 
+    /// All changes after the close would have been missed without a word, until somebody restarts the service.
     #[test]
     fn f5_a_closed_shard_without_a_child_is_a_hole_when_that_lasts() {
         let mut graph = ShardGraph::default();
@@ -217,6 +221,7 @@ mod tests {
         assert_eq!(graph.holes().count(), 0, "a disabled stream's last shards have no children");
     }
 
+    /// The tombstone or lease of a new shard would have been removed, and the shard read twice.
     #[test]
     fn f7_a_shard_that_is_younger_than_the_last_listing_is_not_gone() {
         let mut graph = ShardGraph::default();

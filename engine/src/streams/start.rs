@@ -94,6 +94,7 @@ mod tests {
     use super::*;
     use crate::{cloud::change_stream::Shard, streams::shard_graph::Listing};
 
+    /// The first changes of each later shard would have been lost.
     #[test]
     fn f8_latest_holds_for_the_shards_of_the_first_start_only() {
         let id = |text: &str| ShardId(text.to_owned());

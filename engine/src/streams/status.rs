@@ -241,6 +241,7 @@ mod tests {
         Report { state, frontier, behind_secs, in_flight, full, arrivals_per_sec }
     }
 
+    /// A service that runs and does nothing would have been noticed a day later, when its changes are gone.
     #[tokio::test(start_paused = true)]
     async fn f32_a_shard_with_lag_that_does_not_move_says_why() {
         let after = Duration::from_secs(60);

@@ -55,6 +55,7 @@ pub fn on_loss(
 mod tests {
     use super::*;
 
+    /// Lost changes would have gone unnoticed, because reading just goes on.
     #[test]
     fn f12_only_a_policy_that_says_so_passes_over_a_gap() {
         let last = SequenceNumber("41".into());
@@ -66,6 +67,7 @@ mod tests {
         assert!(matches!(step(OnTrimmed::Stop, Loss::ShardGone), Step::Stop(_)));
     }
 
+    /// A loss would have been overlooked, or an alarm raised for changes that nobody was to read.
     #[test]
     fn f12_f33_a_shard_that_was_never_read_is_a_loss_only_where_it_is_owed() {
         let step = |loss, owed| on_loss(OnTrimmed::Stop, loss, None, owed, "now".into());

@@ -198,7 +198,8 @@ proptest! {
         }
     }
 
-    /// Workers with the same view share out what is free: each shard to one of them, as evenly as can be.
+    /// Workers with the same view share out what is free: each shard to one of them, as evenly as can be. Else they would
+    /// run for the same shards, and leave others to nobody.
     #[test]
     fn f24_all_workers_come_to_the_same_plan(shards in 0_usize..30, workers in 1_usize..6, owned in prop::collection::vec(0_usize..6, 0..20)) {
         let mut graph = ShardGraph::default();
@@ -274,6 +275,7 @@ fn simple(me: &str, holds: &[(&str, usize)], free: usize, free_rounds: u32, unev
     })
 }
 
+/// Workers would have taken shards from each other in turn, each time repeating what had no checkpoint.
 #[test]
 fn f24_a_shard_is_given_away_only_when_the_load_stays_uneven_and_by_the_richest_alone() {
     let patient = UNEVEN_ROUNDS - 1;

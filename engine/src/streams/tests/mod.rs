@@ -37,4 +37,13 @@ fn the_table_of_known_failures_names_tests_that_are_there() {
             assert!(test.contains(&format!("f{number}_")), "F{number}: {test} doesn't bear its number");
         }
     }
+    let lines: Vec<&str> = sources.lines().map(str::trim_start).collect();
+    for (at, line) in lines.iter().enumerate() {
+        let name = line.trim_start_matches("async ").strip_prefix("fn f").unwrap_or_default();
+        if name.starts_with(|c: char| c.is_ascii_digit()) {
+            let before = lines[..at].iter().rev().find(|line| !line.starts_with("#["));
+            let says = before.is_some_and(|line| line.starts_with("///"));
+            assert!(says, "f{name} doesn't say what would have been lost");
+        }
+    }
 }

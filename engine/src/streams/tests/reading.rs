@@ -12,6 +12,7 @@ use crate::{
     },
 };
 
+/// Changes would have been skipped or repeated after each pause of more than 15 minutes.
 #[tokio::test(start_paused = true)]
 async fn f11_an_expired_iterator_goes_on_behind_the_last_change_that_was_handed_on() {
     let bed = Bed::new();
@@ -29,6 +30,7 @@ async fn f11_an_expired_iterator_goes_on_behind_the_last_change_that_was_handed_
     worker.stop().await;
 }
 
+/// The reads of the shard would have been used up, so that its changes come late or never.
 #[tokio::test(start_paused = true)]
 async fn f11_an_iterator_that_expires_again_and_again_is_no_hot_loop() {
     let bed = Bed::new();
@@ -57,6 +59,7 @@ async fn after_a_gap(policy: OnTrimmed) -> (Bed, Worker) {
     (bed, worker)
 }
 
+/// The trimmed changes would have been missing downstream, with nobody told.
 #[tokio::test(start_paused = true)]
 async fn f12_f33_trimmed_changes_stop_the_shard_by_default_and_it_says_so() {
     let (bed, worker) = after_a_gap(OnTrimmed::Stop).await;
@@ -71,6 +74,7 @@ async fn f12_f33_trimmed_changes_stop_the_shard_by_default_and_it_says_so() {
     assert_eq!(bed.item(&shard).unwrap().checkpoint, Some(sequence(110)), "a person can still decide");
 }
 
+/// Nobody could have said afterwards which changes were lost.
 #[tokio::test(start_paused = true)]
 async fn f12_a_gap_is_passed_over_and_recorded_where_the_policy_says_so() {
     for policy in [OnTrimmed::Skip, OnTrimmed::Reconcile] {
@@ -88,6 +92,7 @@ async fn f12_a_gap_is_passed_over_and_recorded_where_the_policy_says_so() {
     }
 }
 
+/// The children of a shard that is gone would never have been read.
 #[tokio::test(start_paused = true)]
 async fn f13_a_shard_that_is_gone_ends_by_the_policy_and_its_children_are_read() {
     for (policy, expected) in [(OnTrimmed::Stop, 5), (OnTrimmed::Skip, 15)] {
@@ -112,6 +117,7 @@ async fn f13_a_shard_that_is_gone_ends_by_the_policy_and_its_children_are_read()
     }
 }
 
+/// A throttle would have ended the shard, or begun it again from a wrong place.
 #[tokio::test(start_paused = true)]
 async fn f14_f15_throttles_and_errors_slow_a_shard_down_and_neither_lose_nor_reset_it() {
     for kind in [ErrorKind::Throttled, ErrorKind::Unavailable, ErrorKind::Denied] {
@@ -135,6 +141,7 @@ async fn f14_f15_throttles_and_errors_slow_a_shard_down_and_neither_lose_nor_res
     }
 }
 
+/// The shard would have been throttled without end, and its lag would have grown towards the day that the stream keeps.
 #[tokio::test(start_paused = true)]
 async fn f14_a_throttled_shard_is_read_at_most_five_times_a_second() {
     let bed = Bed::new();
@@ -148,6 +155,7 @@ async fn f14_a_throttled_shard_is_read_at_most_five_times_a_second() {
     worker.stop().await;
 }
 
+/// No change: money for reads of nothing, or minutes before the first change after a pause is seen.
 #[tokio::test(start_paused = true)]
 async fn f16_an_idle_shard_costs_about_a_read_a_second_and_wakes_up_at_once() {
     let bed = Bed::new();

@@ -16,6 +16,7 @@ use crate::{
     streams::{ChangeStreamOptions, ShardState, StartAt},
 };
 
+/// The shard would have gone on at its latest change, and all in between would have been lost.
 #[tokio::test(start_paused = true)]
 async fn f25_an_item_that_was_deleted_under_a_reader_is_made_again_and_nothing_is_lost() {
     let bed = Bed::new();
@@ -33,6 +34,7 @@ async fn f25_an_item_that_was_deleted_under_a_reader_is_made_again_and_nothing_i
     worker.stop().await;
 }
 
+/// What failed for a moment would have been lost for good.
 #[tokio::test(start_paused = true)]
 async fn f29_a_change_that_fails_for_a_while_is_offered_again_until_it_succeeds() {
     let bed = Bed::new();
@@ -49,6 +51,7 @@ async fn f29_a_change_that_fails_for_a_while_is_offered_again_until_it_succeeds(
     worker.stop().await;
 }
 
+/// One bad change would have held up its shard until the changes behind it are gone.
 #[tokio::test(start_paused = true)]
 async fn f29_a_change_that_cannot_be_handled_is_dead_lettered_whole_and_the_shard_goes_on() {
     let retry = (Verdict::Retry("no".into()), 5);
@@ -71,6 +74,7 @@ async fn f29_a_change_that_cannot_be_handled_is_dead_lettered_whole_and_the_shar
     }
 }
 
+/// A change would have been dropped because nobody had named a queue for it.
 #[tokio::test(start_paused = true)]
 async fn f29_without_a_dead_letter_queue_nothing_is_dropped_and_the_shard_says_what_it_waits_for() {
     let bed = Bed::new();
@@ -88,6 +92,7 @@ async fn f29_without_a_dead_letter_queue_nothing_is_dropped_and_the_shard_says_w
     worker.stop().await;
 }
 
+/// What was still in work at a crash would have been lost.
 #[tokio::test(start_paused = true)]
 async fn f30_a_checkpoint_never_passes_a_change_without_a_verdict() {
     let bed = Bed::new();
@@ -112,6 +117,7 @@ async fn f30_a_checkpoint_never_passes_a_change_without_a_verdict() {
     worker.stop().await;
 }
 
+/// One change that never gets its verdict would have filled the memory, and taken all shards with it.
 #[tokio::test(start_paused = true)]
 async fn f31_what_is_in_flight_is_bounded_and_a_stuck_shard_stops_no_other() {
     let bed = Bed::new();
@@ -150,6 +156,7 @@ async fn f31_what_is_in_flight_is_bounded_and_a_stuck_shard_stops_no_other() {
     worker.crash().await;
 }
 
+/// All shards would have stood still because one listing or write fails, with the state still running.
 #[tokio::test(start_paused = true)]
 async fn f32_a_failing_listing_or_checkpoint_stops_no_reading_and_is_told() {
     let bed = Bed::new();
@@ -173,6 +180,7 @@ async fn f32_a_failing_listing_or_checkpoint_stops_no_reading_and_is_told() {
     worker.stop().await;
 }
 
+/// A panic at the stop would have left the leases to run out, and the last checkpoints unwritten.
 #[tokio::test(start_paused = true)]
 async fn f35_a_consumer_whose_pages_nobody_takes_gives_its_leases_back_and_ends() {
     let bed = Bed::new();

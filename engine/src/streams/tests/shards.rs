@@ -7,6 +7,7 @@ use crate::{
     streams::{ChangeStreamOptions, OnTrimmed, ShardState, StartAt, shard_item::Ending},
 };
 
+/// Up to 1,000 changes would have been lost at each rollover.
 #[tokio::test(start_paused = true)]
 async fn f1_the_records_of_a_closed_shards_only_page_are_handed_on() {
     let bed = Bed::new();
@@ -21,6 +22,7 @@ async fn f1_the_records_of_a_closed_shards_only_page_are_handed_on() {
     worker.stop().await;
 }
 
+/// An older image of an item would have been written over a newer one.
 #[tokio::test(start_paused = true)]
 async fn f2_no_change_of_a_child_is_handed_on_before_its_parents_changes_are_durable() {
     let bed = Bed::new();
@@ -45,6 +47,7 @@ async fn f2_no_change_of_a_child_is_handed_on_before_its_parents_changes_are_dur
     other.stop().await;
 }
 
+/// All changes of the shards after the hundredth would have been lost.
 #[tokio::test(start_paused = true)]
 async fn f3_f4_shards_on_later_pages_and_late_parents_are_found() {
     let bed = Bed::new();
@@ -61,6 +64,7 @@ async fn f3_f4_shards_on_later_pages_and_late_parents_are_found() {
     worker.stop().await;
 }
 
+/// Everything in the child would have been lost, a day later.
 #[tokio::test(start_paused = true)]
 async fn f6_a_child_whose_parent_was_trimmed_away_is_read() {
     let bed = Bed::new();
@@ -74,6 +78,7 @@ async fn f6_a_child_whose_parent_was_trimmed_away_is_read() {
     worker.stop().await;
 }
 
+/// A day's changes would have been done twice, older ones after newer ones.
 #[tokio::test(start_paused = true)]
 async fn f7_a_finished_shard_is_read_again_by_nobody_and_its_item_goes_when_nobody_lists_it() {
     let bed = Bed::new();
@@ -96,6 +101,7 @@ async fn f7_a_finished_shard_is_read_again_by_nobody_and_its_item_goes_when_nobo
     worker.stop().await;
 }
 
+/// A day's changes would have been done again, after newer ones of the same items.
 #[tokio::test(start_paused = true)]
 async fn f7_a_tombstone_that_a_person_removed_makes_nobody_read_the_shard_again() {
     let bed = Bed::new();
@@ -111,6 +117,7 @@ async fn f7_a_tombstone_that_a_person_removed_makes_nobody_read_the_shard_again(
     worker.stop().await;
 }
 
+/// What was written to a child before it was found would have been lost at each rollover.
 #[tokio::test(start_paused = true)]
 async fn f8_latest_holds_for_the_first_start_and_never_for_a_child() {
     let bed = Bed::new();
@@ -138,6 +145,7 @@ async fn f8_latest_holds_for_the_first_start_and_never_for_a_child() {
     worker.stop().await;
 }
 
+/// What came between the first start and the crash would have been lost.
 #[tokio::test(start_paused = true)]
 async fn f8_a_crash_before_the_first_checkpoint_of_a_latest_start_loses_nothing() {
     let bed = Bed::new();
@@ -158,6 +166,7 @@ async fn f8_a_crash_before_the_first_checkpoint_of_a_latest_start_loses_nothing(
     worker.stop().await;
 }
 
+/// What the old stream still held would have been lost, or done after newer changes.
 #[tokio::test(start_paused = true)]
 async fn f10_the_older_stream_of_a_table_is_drained_before_the_newer_one() {
     let bed = Bed::new();
@@ -185,6 +194,7 @@ async fn f10_the_older_stream_of_a_table_is_drained_before_the_newer_one() {
     worker.stop().await;
 }
 
+/// The rest of the old stream would have been missing, with nobody told.
 #[tokio::test(start_paused = true)]
 async fn f10_f12_a_stream_that_went_before_it_was_read_is_a_gap() {
     for (policy, expected) in [(OnTrimmed::Stop, 10), (OnTrimmed::Reconcile, 20)] {
@@ -204,6 +214,7 @@ async fn f10_f12_a_stream_that_went_before_it_was_read_is_a_gap() {
     }
 }
 
+/// All changes after the close would have been missed, until somebody restarts the service.
 #[tokio::test(start_paused = true)]
 async fn f5_children_that_are_listed_late_are_found_all_the_same() {
     let bed = Bed::new();
