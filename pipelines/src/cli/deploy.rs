@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::Exit;
 
@@ -15,8 +15,57 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Print a CloudFormation template, as this version needs it.
+    Template {
+        /// Which stack's.
+        stack: Stack,
+    },
+    /// Print a stack's parameters, for `--parameter-overrides`. The services' `Image`, `VpcId` and `SubnetIds` are yours to add.
+    Parameters {
+        /// Which stack's.
+        stack: Stack,
+        /// For a trial or for production.
+        #[arg(long, default_value = "dev")]
+        env: Env,
+    },
     /// Estimate what a month costs, with all that the estimate assumes.
     Estimate(Load),
+}
+
+/// A stack of the deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stack {
+    /// Buckets, queues, tables, bus and topic: what must outlive the rest.
+    Data,
+    /// The two services, with their roles, scaling, logs, alarms and dashboard.
+    Services,
+}
+
+/// What a deployment is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Env {
+    /// A trial: small tasks, short retention.
+    Dev,
+    /// Production.
+    Prod,
+}
+
+impl Stack {
+    fn template(self) -> &'static str {
+        match self {
+            Self::Data => include_str!("../../../deploy/aws/data.yaml"),
+            Self::Services => include_str!("../../../deploy/aws/services.yaml"),
+        }
+    }
+
+    fn parameters(self, env: Env) -> &'static str {
+        match (self, env) {
+            (Self::Data, Env::Dev) => include_str!("../../../deploy/aws/data-dev.params"),
+            (Self::Data, Env::Prod) => include_str!("../../../deploy/aws/data-prod.params"),
+            (Self::Services, Env::Dev) => include_str!("../../../deploy/aws/services-dev.params"),
+            (Self::Services, Env::Prod) => include_str!("../../../deploy/aws/services-prod.params"),
+        }
+    }
 }
 
 /// What is to be processed, and how long it is kept.
@@ -144,7 +193,15 @@ fn costs(load: &Load) -> Vec<Cost> {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
-    let Command::Estimate(load) = &arguments.command;
+    match &arguments.command {
+        Command::Template { stack } => out.write_all(stack.template().as_bytes())?,
+        Command::Parameters { stack, env } => out.write_all(stack.parameters(*env).as_bytes())?,
+        Command::Estimate(load) => estimate(load, out)?,
+    }
+    Ok(Exit::Ok)
+}
+
+fn estimate(load: &Load, out: &mut dyn Write) -> anyhow::Result<()> {
     let costs = costs(load);
     writeln!(
         out,
@@ -163,7 +220,7 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
         "\nAssumed: us-east-1, list prices of 2026, on demand, no free tier; gateway endpoints for S3 and DynamoDB, so that no\n\
          NAT gateway carries the data; items below 1 KB; no retries, no rejects, no point-in-time recovery, no taxes."
     )?;
-    Ok(Exit::Ok)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -183,6 +240,40 @@ mod tests {
 
     fn usd(load: &Load, what: &str) -> f64 {
         costs(load).into_iter().find(|cost| cost.what == what).unwrap().usd
+    }
+
+    /// The names of a template's parameters, and whether each has a default.
+    fn declared(template: &str) -> Vec<(&str, bool)> {
+        let begin = template.find("\nParameters:\n").unwrap() + "\nParameters:\n".len();
+        let block = &template[begin..];
+        // A section begins at the first line that isn't indented.
+        let end = block.find("\n\n").unwrap();
+        let mut all: Vec<(&str, bool)> = Vec::new();
+        for line in block[..end].lines() {
+            if line.starts_with("  ") && !line.starts_with("   ") {
+                all.push((line.trim().split(':').next().unwrap(), false));
+            }
+            all.last_mut().unwrap().1 |= line.contains("Default:");
+        }
+        all
+    }
+
+    #[test]
+    fn the_parameters_fit_their_template_and_what_lacks_is_what_the_help_says() {
+        for stack in [Stack::Data, Stack::Services] {
+            let declared = declared(stack.template());
+            for env in [Env::Dev, Env::Prod] {
+                let given: Vec<&str> =
+                    stack.parameters(env).lines().map(|line| line.split_once('=').unwrap().0).collect();
+                for name in &given {
+                    assert!(declared.iter().any(|(known, _)| known == name), "{stack:?} has no parameter {name}");
+                }
+                let lacks = declared.iter().filter(|(name, default)| !default && !given.contains(name));
+                let lacks: Vec<&str> = lacks.map(|(name, _)| *name).collect();
+                let expected: &[&str] = if stack == Stack::Data { &[] } else { &["Image", "VpcId", "SubnetIds"] };
+                assert_eq!(lacks, expected, "{stack:?} {env:?}");
+            }
+        }
     }
 
     #[test]
