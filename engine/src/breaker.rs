@@ -3,6 +3,8 @@
 //! For endpoints that are only a means (an event bus), so that their outage holds up nothing that matters. Pure: the
 //! caller says what time it is.
 
+mod events;
+
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
@@ -10,6 +12,8 @@ use std::{
 };
 
 use tokio::time::Instant;
+
+use events::BreakerAsked;
 
 /// A circuit breaker.
 #[derive(Debug)]
@@ -81,14 +85,8 @@ static ENDPOINTS: Mutex<BTreeMap<String, BreakerState>> = Mutex::new(BTreeMap::n
 /// Shows the state of the breaker before an endpoint, as a metric and in [`endpoints_of_process`]. Where several breakers
 /// stand before one endpoint the last that was asked speaks: what it saw is newest.
 pub fn show(endpoint: &str, state: BreakerState) {
-    metrics::gauge!("penstock_breaker_state", "endpoint" => endpoint.to_owned()).set(state.as_number());
     let before = ENDPOINTS.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint.to_owned(), state);
-    let is_open = |state| matches!(state, BreakerState::Open(_));
-    match (before.is_some_and(is_open), is_open(state)) {
-        (false, true) => tracing::warn!(endpoint, "Breaker opened: it isn't asked for a while."),
-        (true, false) => tracing::info!(endpoint, "Breaker closed: it answers again."),
-        _ => {}
-    }
+    BreakerAsked { endpoint, before, now: state }.emit();
 }
 
 /// The breakers of this process, by endpoint.

@@ -5,6 +5,8 @@
 //! back uncharged: restarts must not add up to dead letters. Whatever is lost (a receipt, a
 //! delete) only means that the message comes again: effects bear that.
 
+mod events;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,6 +21,8 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+
+use events::{GivenBack, MessageGivenBack, RequestFailed};
 
 use crate::{
     ack::{Ack, Verdict},
@@ -217,16 +221,14 @@ impl QueueSource {
                     continue;
                 }
                 Verdict::Retry(reason) => {
-                    let wait = self.retry_wait(entry.message.receive_count);
-                    tracing::warn!(source = self.id, queue = self.queue.name(), reason, "Message given back.");
-                    wait
+                    self.given_back(&entry.message, GivenBack::Retry(&reason));
+                    self.retry_wait(entry.message.receive_count)
                 }
                 Verdict::Dead(reason) => {
-                    tracing::error!(source = self.id, queue = self.queue.name(), reason, "Message can't be handled.");
+                    self.given_back(&entry.message, GivenBack::Dead(&reason));
                     Duration::ZERO
                 }
             };
-            self.count_given_back();
             match self.queue.set_visibility(&entry.message.receipt, wait).await {
                 Ok(()) => {}
                 // Someone else has it by now, or it comes again by itself when its timeout ends.
@@ -248,15 +250,14 @@ impl QueueSource {
 
     /// Gives back what a stop left unhandled. If that fails it comes again when its timeout ends.
     async fn give_back(&self, message: &Message) {
-        self.count_given_back();
-        match self.queue.give_back(message).await {
-            Ok(()) => tracing::debug!(source = self.id, id = message.id, "Message given back: the service stops."),
-            Err(error) => self.failed("give back", &error),
+        self.given_back(message, GivenBack::Stop);
+        if let Err(error) = self.queue.give_back(message).await {
+            self.failed("give back", &error);
         }
     }
 
-    fn count_given_back(&self) {
-        metrics::counter!("penstock_queue_given_back_total", "component_id" => self.id.clone()).increment(1);
+    fn given_back(&self, message: &Message, why: GivenBack<'_>) {
+        MessageGivenBack { source: &self.id, queue: self.queue.name(), message_id: &message.id, why }.emit();
     }
 
     /// Hides again what is still worked on: its timeout must not end before its work does.
@@ -290,8 +291,6 @@ impl QueueSource {
     }
 
     fn failed(&self, what: &'static str, error: &CloudError) {
-        tracing::warn!(source = self.id, what, %error, "Queue request failed; the message will come again.");
-        metrics::counter!("penstock_component_errors_total", "component_id" => self.id.clone(), "stage" => what)
-            .increment(1);
+        RequestFailed { source: &self.id, what, error }.emit();
     }
 }

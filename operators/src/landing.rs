@@ -3,6 +3,8 @@
 //! S3's own bodies, the same wrapped by SNS, and EventBridge's shape. Test events, removals and folder markers are
 //! counted and dropped. A body that is none of these is left to the queue's dead-letter limit: never deleted silently.
 
+mod events;
+
 use std::borrow::Cow;
 
 use async_trait::async_trait;
@@ -16,6 +18,8 @@ use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+use events::NotificationDropped;
 
 use crate::{model::ObjectEvent, record::to_value};
 
@@ -61,9 +65,8 @@ impl Operator for Landing {
         let notification = Notification::read(&message.body, message).map_err(|reason| {
             OperatorError::permanent(format!("message {} is no notification of an object: {reason}", message.id))
         })?;
-        for dropped in &notification.dropped {
-            tracing::debug!(message = message.id, reason = dropped.as_str(), "Notification dropped.");
-            metrics::counter!("penstock_notifications_dropped_total", "reason" => dropped.as_str()).increment(1);
+        for why in notification.dropped {
+            NotificationDropped { message: &message.id, why }.emit();
         }
         for object in notification.objects {
             out.emit(record, Body::Value(to_value(&object)?)).await;

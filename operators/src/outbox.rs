@@ -5,6 +5,8 @@
 //! Workers need no event to find a manifest, but others listen too: one that was converted before it could be announced is
 //! announced all the same, so that each is at least once.
 
+mod events;
+
 use std::{sync::Arc, time::Duration};
 
 use penstock_engine::{
@@ -20,6 +22,8 @@ use penstock_engine::{
 };
 use serde::Serialize;
 use tokio::time::Instant;
+
+use events::{Deferred, Published};
 
 use crate::{
     model::{
@@ -96,8 +100,7 @@ impl Outbox {
             let events =
                 batch.iter().map(|(manifest, owed)| self.event(manifest, *owed)).collect::<Result<Vec<_>, _>>()?;
             if !self.breaker.allow(Instant::now()) {
-                tracing::warn!(bus = self.bus.name(), events = events.len(), "Breaker open; left to the sweep.");
-                metrics::counter!("penstock_events_deferred_total").increment(events.len() as u64);
+                Deferred { bus: self.bus.name(), events: events.len() }.emit();
                 return Ok(published);
             }
             let put = self.bus.put(&events).await;
@@ -152,15 +155,10 @@ impl Outbox {
             .and(Condition::one_of(attribute::STATUS, states.map(|state| state.as_str().to_owned())));
         let now = self.clock.now();
         let write = Write::update(manifest.key(), condition).set(owed.mark(), format_time(now));
-        match carry_out(&*self.table, &write).await? {
-            Carried::Applied(_) => {
-                tracing::info!(manifest = manifest.id(), event = owed.mark(), "Event published.");
-                spans::published(manifest, owed, now);
-            }
-            Carried::Refused(_) => {
-                tracing::info!(manifest = manifest.id(), event = owed.mark(), "Event published a second time.");
-                metrics::counter!("penstock_events_repeated_total").increment(1);
-            }
+        let is_first = matches!(carry_out(&*self.table, &write).await?, Carried::Applied(_));
+        Published { manifest, owed, again: !is_first }.emit();
+        if is_first {
+            spans::published(manifest, owed, now);
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! `settle`: when a manifest is done, its files follow it: by its own list. Only if somebody deleted that is a day read.
 
+mod events;
+
 use std::{collections::HashSet, sync::Arc};
 
 use async_trait::async_trait;
@@ -17,6 +19,8 @@ use penstock_engine::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use events::{ManifestSettled, SettledWithoutJson};
 
 use crate::{
     fold::{
@@ -134,13 +138,9 @@ impl Settler {
         let is_first = matches!(carry_out(&*self.table, &write).await?, Carried::Applied(_));
         let count = |kind| followed.iter().filter(|followed| followed.how == kind).count() as u64;
         let (completed, failed) = (count(Settled::Completed), count(Settled::Failed));
-        tracing::info!(manifest = manifest.id(), state = %manifest.status, completed, failed, "Manifest settled.");
-        metrics::counter!("penstock_files_settled_total", "status" => "completed").increment(completed);
-        metrics::counter!("penstock_files_settled_total", "status" => "failed").increment(failed);
-        if let Ok(made) = DateTime::parse_from_rfc3339(&manifest.created_at) {
-            metrics::histogram!("penstock_manifest_done_seconds")
-                .record((now - made.to_utc()).as_seconds_f64().max(0.0));
-        }
+        let made = DateTime::parse_from_rfc3339(&manifest.created_at).ok();
+        let secs = made.map(|made| (now - made.to_utc()).as_seconds_f64().max(0.0));
+        ManifestSettled { manifest, completed, failed, secs }.emit();
         if is_first {
             let oldest = followed.iter().filter_map(|followed| followed.pending_since.as_deref()).min();
             spans::settled(manifest, oldest, now);
@@ -185,11 +185,7 @@ impl Settler {
 
     /// The files that are claimed for a manifest, by a consistent reading of its whole date.
     async fn claimed(&self, manifest: &ManifestItem) -> Result<Vec<String>, OperatorError> {
-        tracing::warn!(
-            manifest = manifest.id(),
-            "The JSON object of a failed manifest is gone; reading its date instead."
-        );
-        metrics::counter!("penstock_settled_without_json_total").increment(1);
+        SettledWithoutJson { manifest }.emit();
         let (mut query, mut claimed) = (Query::partition(&manifest.date_prefix).strong(), Vec::new());
         loop {
             let page = self.table.query(&query).await?;

@@ -4,6 +4,7 @@
 //! service. On stop the sources stop reading and wait for their verdicts; as each one ends its channels close, so the
 //! operators behind it drain, stop, and close theirs.
 
+mod events;
 pub mod meter;
 mod node;
 mod source;
@@ -23,6 +24,7 @@ use serde_json::Value;
 use tokio::sync::{Mutex as AsyncMutex, broadcast, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use events::OperatorFailed;
 use meter::{Meter, Meters};
 
 use crate::{
@@ -330,9 +332,7 @@ impl Shell {
 
     /// Logs, counts and shows a failure.
     fn failed(&self, what: &'static str, error: &str) {
-        tracing::warn!(operator = self.id(), what, error, "Operator failed; it will be tried again.");
-        metrics::counter!("penstock_component_errors_total", "component_id" => self.id().to_owned(), "stage" => what)
-            .increment(1);
+        OperatorFailed { id: self.id(), stage: what, error }.emit();
         self.meter.failed();
         self.states.failing(self.id(), error, self.builder.context.clock.now());
     }

@@ -12,6 +12,7 @@
 
 pub mod catalogue;
 pub mod emf;
+mod events;
 pub mod exposition;
 pub mod otlp;
 pub mod rollup;

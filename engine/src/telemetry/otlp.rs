@@ -24,7 +24,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::trace::{DropReason, Dropped, Role, Span, record_into};
+use super::{
+    events::{DropReason, SpansDropped, SpansSent},
+    trace::{Role, Span, record_into},
+};
 
 /// Spans that wait to be sent, at most.
 const QUEUE: usize = 2048;
@@ -241,15 +244,12 @@ async fn fill(batch: &mut Vec<Span>, spans: &mut mpsc::Receiver<Span>) {
 fn told(spans: usize, answer: &Answer) {
     let (dropped, why, error) = match answer {
         Answer::Taken { refused } => (*refused, DropReason::Refused, None),
-        Answer::Later(error) => (spans, DropReason::Unreachable, Some(error)),
-        Answer::Never(error) => (spans, DropReason::Refused, Some(error)),
+        Answer::Later(error) => (spans, DropReason::Unreachable, Some(error.as_str())),
+        Answer::Never(error) => (spans, DropReason::Refused, Some(error.as_str())),
     };
-    metrics::counter!("penstock_trace_spans_sent_total").increment(spans.saturating_sub(dropped) as u64);
-    if let Some(error) = error {
-        tracing::warn!(error, "The collector of traces doesn't take spans.");
-    }
+    SpansSent { taken: spans.saturating_sub(dropped), error }.emit();
     if dropped > 0 {
-        Dropped { spans: dropped, why }.emit();
+        SpansDropped { spans: dropped, why }.emit();
     }
 }
 

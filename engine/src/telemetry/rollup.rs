@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Metric, MetricKind, Telemetry,
+    events::RollupPut,
     exposition::{Sample, SeriesKey, growth, values},
 };
 use crate::{
@@ -114,16 +115,11 @@ pub async fn keep(
         let (samples, to) = (telemetry.samples(), clock.now());
         let counts = Rollup::counts(telemetry.metrics(), &before, &samples);
         let rollup = Rollup { service: service.clone(), worker: worker.clone(), from, to, counts };
-        match rollup.put(&*table).await {
-            // What couldn't be stored is in the next row.
-            Err(error) => {
-                tracing::warn!(%error, "Roll-up not stored; the next one holds it too.");
-                metrics::counter!("penstock_rollups_total", "result" => "failed").increment(1);
-            }
-            Ok(()) => {
-                metrics::counter!("penstock_rollups_total", "result" => "stored").increment(1);
-                (before, from) = (values(&samples), to);
-            }
+        let put = rollup.put(&*table).await;
+        RollupPut { service: &service, result: put.as_ref().copied() }.emit();
+        // What couldn't be stored is in the next row.
+        if put.is_ok() {
+            (before, from) = (values(&samples), to);
         }
         if stop.is_cancelled() {
             return;

@@ -12,6 +12,8 @@ use md5::{Digest, Md5};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::events::{DropReason, SpansDropped};
+
 /// The most moments of a span: what is past it is told by a number.
 const MAX_MOMENTS: usize = 64;
 
@@ -124,7 +126,7 @@ impl Span {
     pub fn record(self) {
         let Some(recorder) = RECORDER.get() else { return };
         if recorder.try_send(self).is_err() {
-            Dropped { spans: 1, why: DropReason::NoRoom }.emit();
+            SpansDropped { spans: 1, why: DropReason::NoRoom }.emit();
         }
     }
 }
@@ -140,35 +142,6 @@ pub fn is_recorded() -> bool {
 /// is refused.
 pub fn record_into(recorder: mpsc::Sender<Span>) -> Result<(), mpsc::Sender<Span>> {
     RECORDER.set(recorder)
-}
-
-/// Why a span never reached the collector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DropReason {
-    /// Too many waited to be sent.
-    NoRoom,
-    /// The collector didn't answer, or couldn't take it, at every try.
-    Unreachable,
-    /// The collector said that it is wrong.
-    Refused,
-}
-
-/// Spans were dropped.
-pub(super) struct Dropped {
-    pub spans: usize,
-    pub why: DropReason,
-}
-
-impl Dropped {
-    pub fn emit(self) {
-        let reason = match self.why {
-            DropReason::NoRoom => "no_room",
-            DropReason::Unreachable => "unreachable",
-            DropReason::Refused => "refused",
-        };
-        tracing::warn!(spans = self.spans, reason, "Spans of traces dropped.");
-        metrics::counter!("penstock_trace_spans_dropped_total", "reason" => reason).increment(self.spans as u64);
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ use penstock_engine::{
 };
 
 use super::{
-    AttemptError, Worker, failed,
+    AttemptError, Worker,
+    events::{CommitPutOff, CommitStagedAgain, ManifestCompleted, ManifestFailed},
     protocol::{self, AfterTrouble},
 };
 use crate::{
@@ -72,8 +73,7 @@ impl Worker {
             Trouble::Lost(error) => protocol::commit_lost(&manifest, &format!("commit_lost: {error}"), now)?,
             Trouble::InTheWay { may_pass, error } => {
                 let then = protocol::after_trouble(&manifest, may_pass, now, self.limits);
-                tracing::warn!(manifest = manifest.id(), error, ?then, "Recorded commit not completed.");
-                metrics::counter!("penstock_commits_put_off_total").increment(1);
+                CommitPutOff { manifest: &manifest, error: &error, then: &then }.emit();
                 match then {
                     AfterTrouble::PutOff(until) => protocol::put_off(&manifest, lease.token(), until, &error, now)?,
                     AfterTrouble::Lose => {
@@ -87,7 +87,7 @@ impl Worker {
         if let Some(manifest) = self.write(&write).await?
             && manifest.status == crate::model::ManifestState::Failed
         {
-            failed(&manifest);
+            ManifestFailed { manifest: &manifest }.emit();
         }
         Ok(())
     }
@@ -111,21 +111,9 @@ impl Worker {
         }
         let now = self.clock.now();
         if self.write(&protocol::complete(manifest, commit, &outputs, now)?).await?.is_some() {
-            tracing::info!(
-                manifest = manifest.id(),
-                rows = commit.rows,
-                rejected = commit.rejected_rows,
-                corrupt = report.corrupt_rows,
-                failed_files = commit.failed_files,
-                outputs = outputs.len(),
-                "Manifest completed."
-            );
-            metrics::counter!("penstock_attempts_total", "outcome" => "completed").increment(1);
-            metrics::counter!("penstock_rows_total").increment(commit.rows);
-            metrics::counter!("penstock_rejected_rows_total").increment(commit.rejected_rows);
-            metrics::counter!("penstock_corrupt_rows_total").increment(report.corrupt_rows);
-            metrics::counter!("penstock_converted_bytes_total").increment(manifest.total_bytes);
-            spans::completed(manifest, outputs.len(), now);
+            let outputs = outputs.len();
+            ManifestCompleted { manifest, commit, outputs }.emit();
+            spans::completed(manifest, outputs, now);
         }
         Ok(None)
     }
@@ -177,8 +165,7 @@ impl Worker {
         let keys = lost.iter().map(|index| self.output_uri(&report.parts[*index].upload.key)).collect::<Vec<_>>();
         let rejects = rejects_are_lost.then(|| commit.rejects_key.clone()).flatten();
         let what = keys.into_iter().chain(rejects).collect::<Vec<_>>().join(", ");
-        tracing::warn!(manifest = manifest.id(), lost = what, "Recorded bytes are gone; they are staged again.");
-        metrics::counter!("penstock_commits_staged_again_total").increment(1);
+        CommitStagedAgain { manifest, lost: &what }.emit();
         let lose = |why: String| {
             let left: Vec<String> = (0..report.parts.len())
                 .filter(|index| !lost.contains(index))

@@ -6,6 +6,7 @@
 
 mod catalog;
 mod completion;
+mod events;
 pub mod protocol;
 
 use std::{sync::Arc, time::Duration};
@@ -45,7 +46,8 @@ use crate::{
     spans,
 };
 pub use catalog::SchemaItem;
-use protocol::{AfterFailure, Limits, Next};
+use events::{AttemptEnd, AttemptEnded, ManifestConverted, ManifestFailed};
+use protocol::{Limits, Next};
 
 /// The scope of the leases under which manifests are converted.
 pub const MANIFEST_SCOPE: &str = "manifest";
@@ -263,7 +265,7 @@ impl Worker {
             }
             Next::GiveUp => {
                 if let Some(manifest) = self.write(&protocol::give_up(&manifest, now)).await? {
-                    failed(&manifest);
+                    ManifestFailed { manifest: &manifest }.emit();
                 }
                 Ok(())
             }
@@ -288,15 +290,13 @@ impl Worker {
         spans::converted(manifest, lease.token(), started, self.clock.now(), &ended);
         match converted {
             Ok((converted, commit)) => {
-                metrics::histogram!("penstock_convert_seconds").record((self.clock.now() - started).as_seconds_f64());
+                ManifestConverted { manifest, secs: (self.clock.now() - started).as_seconds_f64() }.emit();
                 let recorded =
                     self.write(&protocol::record(manifest, lease.token(), &commit, self.clock.now())?).await?;
                 match recorded {
                     Some(manifest) => self.complete(lease, manifest).await,
                     None => {
-                        // Another attempt has the manifest, and its item can never show these uploads.
-                        tracing::warn!(manifest = manifest.id(), "Attempt was overtaken; its outputs are dropped.");
-                        metrics::counter!("penstock_attempts_total", "outcome" => "overtaken").increment(1);
+                        AttemptEnded { manifest, how: AttemptEnd::Overtaken }.emit();
                         self.abort(&converted.parts).await;
                         Ok(())
                     }
@@ -428,6 +428,7 @@ impl Worker {
             rejects_etag: converted.rejects.as_ref().and_then(|rejects| rejects.etag.clone()),
             rows: converted.rows,
             rejected_rows: converted.rejected_rows,
+            corrupt_rows: (converted.corrupt_rows > 0).then_some(converted.corrupt_rows),
             failed_files: report.files.iter().filter(|file| file.failure.is_some()).count() as u64,
         })
     }
@@ -439,26 +440,22 @@ impl Worker {
         error: &AttemptError,
     ) -> Result<(), OperatorError> {
         let now = self.clock.now();
-        let (outcome, write) = match error {
+        let (how, write) = match error {
             // Whoever has it now goes on; there is nothing to write.
-            AttemptError::Lost => {
-                tracing::warn!(manifest = manifest.id(), "The lease was lost in mid-attempt.");
-                metrics::counter!("penstock_attempts_total", "outcome" => "lost").increment(1);
-                return Ok(());
-            }
-            AttemptError::Stopping => ("handed_back", protocol::hand_back(manifest, lease.token(), now)),
+            AttemptError::Lost => (AttemptEnd::Lost, None),
+            AttemptError::Stopping => (AttemptEnd::HandedBack, Some(protocol::hand_back(manifest, lease.token(), now))),
             AttemptError::Failed { error, .. } => {
                 let then = protocol::after_failure(manifest, now, self.limits);
-                tracing::warn!(manifest = manifest.id(), attempt = manifest.attempt, error, ?then, "Attempt failed.");
-                let outcome = if then == AfterFailure::Fail { "failed" } else { "retried" };
-                (outcome, protocol::fail(manifest, lease.token(), then, error, now))
+                let write = protocol::fail(manifest, lease.token(), then, error, now);
+                (AttemptEnd::Failed { error, then }, Some(write))
             }
         };
-        metrics::counter!("penstock_attempts_total", "outcome" => outcome).increment(1);
+        AttemptEnded { manifest, how }.emit();
+        let Some(write) = write else { return Ok(()) };
         if let Some(manifest) = self.write(&write).await?
             && manifest.status == ManifestState::Failed
         {
-            failed(&manifest);
+            ManifestFailed { manifest: &manifest }.emit();
         }
         match error {
             // Its message goes back too: whoever gets it takes the manifest up at once.
@@ -519,11 +516,6 @@ impl From<CloudError> for AttemptError {
     fn from(error: CloudError) -> Self {
         Self::Failed { may_pass: error.is_transient(), error: error.to_string() }
     }
-}
-
-fn failed(manifest: &ManifestItem) {
-    tracing::error!(manifest = manifest.id(), error = manifest.error_message, "Manifest failed.");
-    metrics::counter!("penstock_manifests_failed_total").increment(1);
 }
 
 /// The event in a message of the manifest-ready queue.

@@ -176,6 +176,10 @@ pub fn complete(
         Some(failure) => write.set("error_message", cut(failure)),
         None => write.remove("error_message"),
     };
+    // Most datasets never have any: their items stay as small as they are.
+    if let Some(corrupt) = commit.corrupt_rows {
+        write = write.set_number("corrupt_rows", corrupt);
+    }
     Ok(write
         .remove("retry_at")
         .set(attribute::STATUS, ManifestState::Completed.as_str())
@@ -300,6 +304,7 @@ mod tests {
             rejects_etag: None,
             rows: 1,
             rejected_rows: 0,
+            corrupt_rows: None,
             failed_files: 0,
             first_failure: None,
             staged_again: 0,

@@ -4,6 +4,7 @@
 //! lost at any time. What it decides is pure ([`view`]); how a manifest comes to be is
 //! [`protocol`], by pure [`writes`].
 
+mod events;
 pub mod protocol;
 pub mod request;
 pub mod view;
@@ -37,6 +38,7 @@ use crate::{
     record::{entered, read_change},
     track::default_ttl_days,
 };
+use events::{FlushFailed, ItemUnreadable, RequestHeeded, ResumeFailed};
 use protocol::{Assembled, Assembler};
 use request::FlushRequest;
 use view::{Flush, View};
@@ -243,8 +245,7 @@ impl Operator for Fold {
         }
         // The view has taken the records: a flush that fails now is tried again at the next tick.
         if let Err(error) = self.flush_asked_and_due().await {
-            tracing::warn!(%error, "Flush failed; it will be tried again.");
-            metrics::counter!("penstock_flush_failures_total").increment(1);
+            FlushFailed { error: &error }.emit();
         }
         failures
     }
@@ -306,8 +307,7 @@ impl Fold {
     fn heed(&mut self, request: FlushRequest) {
         let is_known = self.requests.get(&request.date).is_some_and(|known| known.request.token == request.token);
         if !is_known {
-            tracing::info!(date = request.date, "Flush by hand requested.");
-            metrics::counter!("penstock_flush_requests_total", "outcome" => "heeded").increment(1);
+            RequestHeeded { date: &request.date }.emit();
             self.requests.insert(request.date.clone(), Heeded { request, asked: false, manifests: Vec::new() });
         }
     }
@@ -390,8 +390,7 @@ impl Fold {
                         Ok(item) => item,
                         // One that can't be read must not keep all others waiting.
                         Err(error) => {
-                            tracing::warn!(%error, "Item of the index can't be read as a file; it is passed over.");
-                            metrics::counter!("penstock_unreadable_items_total").increment(1);
+                            ItemUnreadable { error }.emit();
                             continue;
                         }
                     };
@@ -429,8 +428,7 @@ impl Fold {
                 Ok(None) => {}
                 // One that can't be finished must not keep all others, and every flush by age, waiting.
                 Err(error) => {
-                    tracing::warn!(%error, "Manifest left while assembling can't be finished; the next reading tries.");
-                    metrics::counter!("penstock_resume_failures_total").increment(1);
+                    ResumeFailed { error: &error }.emit();
                 }
             }
         }

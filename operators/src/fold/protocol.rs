@@ -20,11 +20,13 @@ use penstock_engine::{
     time::{Clock, format_time},
 };
 
-use super::{view::Flush, writes};
+use super::{
+    events::{Abandoned, ClaimReleased, ClaimUncertain, Committed, FilesClaimed, NameTaken, Resumed},
+    view::Flush,
+    writes,
+};
 use crate::{
-    model::{
-        Candidate, FileItem, FileState, FlushReason, ManifestItem, ManifestJson, attribute, new_manifest_id, read_item,
-    },
+    model::{Candidate, FileItem, FileState, ManifestItem, ManifestJson, attribute, new_manifest_id, read_item},
     spans,
 };
 
@@ -113,8 +115,7 @@ impl Assembler {
                 Carried::Applied(Some(item)) => return self.run(lease, &read_item("manifest", &item)?).await,
                 // Another flush drew the same name in this very second: the next one differs.
                 Carried::Applied(None) | Carried::Refused(_) => {
-                    tracing::info!(manifest = manifest_id, "The name of a manifest is taken; another is drawn.");
-                    metrics::counter!("penstock_manifest_names_taken_total").increment(1);
+                    NameTaken { manifest_id: &manifest_id }.emit();
                 }
             }
         }
@@ -125,8 +126,7 @@ impl Assembler {
         let write = writes::resume(seen, lease.token(), self.clock.now());
         match carry_out(&*self.table, &write).await? {
             Carried::Applied(Some(item)) => {
-                tracing::warn!(manifest = seen.id(), "Manifest taken over while assembling.");
-                metrics::counter!("penstock_manifests_resumed_total").increment(1);
+                Resumed { manifest: seen }.emit();
                 self.run(lease, &read_item("manifest", &item)?).await
             }
             Carried::Applied(None) | Carried::Refused(_) => Ok(Assembled::Busy),
@@ -184,14 +184,12 @@ impl Assembler {
                 Ok(Claim::Claimed(item)) => found.claimed.push(item),
                 Ok(Claim::Refused(item)) => found.refused.push((key, item)),
                 Err(error) => {
-                    tracing::warn!(manifest = manifest.id(), file = key.sort, %error, "Claim uncertain; left out.");
+                    ClaimUncertain { manifest, file: &key, error: &error }.emit();
                     found.uncertain.push(key);
                 }
             }
         }
-        metrics::counter!("penstock_claims_total", "outcome" => "claimed").increment(found.claimed.len() as u64);
-        metrics::counter!("penstock_claims_total", "outcome" => "refused").increment(found.refused.len() as u64);
-        metrics::counter!("penstock_claims_total", "outcome" => "uncertain").increment(found.uncertain.len() as u64);
+        FilesClaimed { manifest, claimed: found.claimed.len(), refused: found.refused.len() }.emit();
         found
     }
 
@@ -244,7 +242,8 @@ impl Assembler {
         match carry_out(&*self.table, &write).await? {
             Carried::Applied(_) => {
                 let (files, bytes, now) = (json.files.len(), json.total_bytes(), self.clock.now());
-                Committed { manifest, files, bytes, now }.emit();
+                Committed { manifest, files, bytes }.emit();
+                spans::committed(manifest, files, bytes, now);
                 Ok(true)
             }
             Carried::Refused(_) => {
@@ -262,8 +261,7 @@ impl Assembler {
         }
         let write = writes::abandon(manifest, lease.token(), self.ttl, self.clock.now());
         carry_out(&*self.table, &write).await?;
-        tracing::info!(manifest = manifest.id(), "Manifest abandoned: none of its files could be claimed.");
-        metrics::counter!("penstock_manifests_abandoned_total").increment(1);
+        Abandoned { manifest }.emit();
         Ok(())
     }
 
@@ -377,8 +375,7 @@ pub async fn release(
     let write = writes::release(key, manifest_path, now);
     let released = matches!(carry_out(table, &write).await?, Carried::Applied(_));
     if released {
-        tracing::info!(file = key.sort, manifest_path, "Claim released.");
-        metrics::counter!("penstock_claims_total", "outcome" => "released").increment(1);
+        ClaimReleased { file: key, manifest_path }.emit();
     }
     Ok(released)
 }
@@ -388,30 +385,5 @@ pub async fn read_manifest(table: &dyn Table, key: &Key) -> Result<Option<Manife
     match table.get(key, Consistency::Strong).await? {
         Some(item) if item.contains_key(attribute::SCHEMA_VERSION) => Ok(Some(read_item("manifest", &item)?)),
         _ => Ok(None),
-    }
-}
-
-struct Committed<'a> {
-    manifest: &'a ManifestItem,
-    files: usize,
-    bytes: u64,
-    now: DateTime<Utc>,
-}
-
-impl Committed<'_> {
-    fn emit(self) {
-        let reason = self.manifest.flush_reason.map_or("unknown", FlushReason::as_str);
-        tracing::info!(
-            manifest = self.manifest.id(),
-            date = self.manifest.date_prefix,
-            files = self.files,
-            bytes = self.bytes,
-            reason,
-            "Manifest committed."
-        );
-        metrics::counter!("penstock_flushes_total", "reason" => reason).increment(1);
-        metrics::histogram!("penstock_manifest_files").record(self.files as f64);
-        metrics::histogram!("penstock_manifest_bytes").record(self.bytes as f64);
-        spans::committed(self.manifest, self.files, self.bytes, self.now);
     }
 }

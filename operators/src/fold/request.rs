@@ -15,6 +15,7 @@ use penstock_engine::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::events::RequestAnswered;
 use crate::model::{SCHEMA_VERSION, STATUS_INDEX, attribute, read_item, text};
 
 /// The partition key of all requests; their sort key is the date.
@@ -131,12 +132,7 @@ pub async fn answer(
         .set_value("manifests", listed)
         .set_number(attribute::TTL, (now + ttl).timestamp());
     let answered = matches!(carry_out(table, &write).await?, Carried::Applied(_));
-    if answered {
-        tracing::info!(date = request.date, ?manifests, "Flush by hand answered.");
-        metrics::counter!("penstock_flush_requests_total", "outcome" => "answered").increment(1);
-    } else {
-        metrics::counter!("penstock_flush_requests_total", "outcome" => "answered_before").increment(1);
-    }
+    RequestAnswered { date: &request.date, manifests, before: !answered }.emit();
     Ok(answered)
 }
 

@@ -12,6 +12,7 @@
 //! | `drop` | ends records that nobody wants, and counts them |
 
 mod drop;
+mod events;
 mod filter;
 mod gathering;
 mod log;

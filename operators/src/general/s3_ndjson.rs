@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    events::{ObjectAdopted, ObjectWriteFailed, ObjectWritten, OutOfOrder},
     gathering::{Foreign, Gathering, Limits, Line, Object, Origin, Reason},
     publish::happened,
 };
@@ -130,13 +131,7 @@ impl Operator for S3Ndjson {
         let origin = line.origin.clone();
         if let Some(reason) = self.gathering.closes(&line) {
             if reason == Reason::Order {
-                tracing::warn!(
-                    operator = self.id,
-                    origin = origin.as_deref(),
-                    "A record came again, after later ones."
-                );
-                metrics::counter!("penstock_records_out_of_order_total", "component_id" => self.id.clone())
-                    .increment(1);
+                OutOfOrder { operator: &self.id, origin: origin.as_deref() }.emit();
             }
             self.close(&origin, reason).await?;
         }
@@ -231,9 +226,7 @@ impl S3Ndjson {
                 Ok(()) => return Ok(()),
                 Err(error) if self.stop.is_cancelled() => return Err(error),
                 Err(error) => {
-                    tracing::warn!(operator = self.id, bucket = self.bucket.name, %error, "An object can't be written yet.");
-                    metrics::counter!("penstock_object_writes_failed_total", "component_id" => self.id.clone())
-                        .increment(1);
+                    ObjectWriteFailed { operator: &self.id, bucket: &self.bucket.name, error: &error }.emit();
                 }
             }
             tokio::select! {
@@ -253,13 +246,7 @@ impl S3Ndjson {
         let acks = match self.bucket.store.put_opts(&key, body.into(), PutMode::Create.into()).await {
             Ok(_) => {
                 let acks = self.gathering.written(origin);
-                tracing::debug!(operator = self.id, %key, records = acks.len(), bytes, reason = reason.as_str(), "Object written.");
-                let id = || self.id.clone();
-                metrics::counter!("penstock_objects_written_total", "component_id" => id(), "reason" => reason.as_str())
-                    .increment(1);
-                metrics::counter!("penstock_objects_written_bytes_total", "component_id" => id()).increment(bytes);
-                metrics::counter!("penstock_objects_written_records_total", "component_id" => id())
-                    .increment(acks.len() as u64);
+                ObjectWritten { operator: &self.id, key: &key, records: acks.len(), bytes, reason }.emit();
                 acks
             }
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
@@ -290,8 +277,7 @@ impl S3Ndjson {
                 })?
             }
         };
-        tracing::info!(operator = self.id, %key, records = acks.len(), "Object found: its records are durable.");
-        metrics::counter!("penstock_objects_adopted_total", "component_id" => self.id.clone()).increment(1);
+        ObjectAdopted { operator: &self.id, key, records: acks.len() }.emit();
         Ok(acks)
     }
 }

@@ -159,6 +159,9 @@ pub struct ManifestItem {
     /// Rejected lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected_rows: Option<u64>,
+    /// Rows of records that Spark would have called corrupt (cast `spark`), if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrupt_rows: Option<u64>,
     /// How many of its files failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_files: Option<u64>,
@@ -223,6 +226,9 @@ pub struct Commit {
     pub rows: u64,
     /// Rejected lines.
     pub rejected_rows: u64,
+    /// Rows of records that Spark would have called corrupt (cast `spark`), if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrupt_rows: Option<u64>,
     /// Files that failed.
     pub failed_files: u64,
     /// Why the first of them failed.

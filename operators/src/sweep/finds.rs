@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::events::{FindsTold, Found};
+
 /// What became of a find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
@@ -14,7 +16,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Left => "left",
@@ -32,10 +34,7 @@ impl Finds {
     /// Notes a find: what kind of thing, what became of it and why, and which one it is.
     pub fn note(&mut self, what: &'static str, outcome: Outcome, why: impl Into<String>, key: &str) {
         let why = why.into();
-        if outcome == Outcome::Failed {
-            tracing::warn!(what, key, why, "Sweep couldn't finish what it found; it goes on with the rest.");
-        }
-        metrics::counter!("penstock_sweep_finds_total", "what" => what, "outcome" => outcome.as_str()).increment(1);
+        Found { what, outcome, why: &why, key }.emit();
         self.0.entry((what, outcome, why)).or_insert_with(|| (0, key.to_owned())).0 += 1;
     }
 
@@ -73,11 +72,7 @@ impl Finds {
     /// One log line for each kind, outcome and reason.
     pub fn emit(&self) {
         for ((what, outcome, why), (count, example)) in &self.0 {
-            match outcome {
-                Outcome::Left => tracing::info!(what, count, why, example, "Sweep left what it found."),
-                Outcome::Done => tracing::warn!(what, count, why, example, "Sweep finished what had been left behind."),
-                Outcome::Failed => {}
-            }
+            FindsTold { what, outcome: *outcome, why, count: *count, example }.emit();
         }
     }
 }

@@ -15,6 +15,7 @@
 //!
 //! One find that can't be finished is reported and keeps no other waiting.
 
+mod events;
 mod finds;
 
 use std::{

@@ -4,6 +4,7 @@
 //! One write per new file: the put that makes the item is tried first, and only its refusal tells what stands there.
 
 mod decide;
+mod events;
 mod quarantine;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use decide::{Current, Decision, Ignored, compare, decide};
+use events::NotificationHandled;
 pub use quarantine::{QuarantineOptions, copy_key};
 
 use crate::{
@@ -145,7 +147,7 @@ impl Tracker {
         for _ in 0..MAX_REFUSALS {
             let item = match carry_out(&*self.table, &write).await? {
                 Carried::Applied(_) => {
-                    counted("tracked", target, object);
+                    NotificationHandled { outcome: "tracked", target, object }.emit();
                     return Ok(());
                 }
                 Carried::Refused(None) => {
@@ -165,7 +167,7 @@ impl Tracker {
                 Decision::Replace => self.replace(&item, object, target),
                 Decision::Redrive if *target == Target::Pending => {
                     if self.ask_bucket(object).await? != Current::This {
-                        counted("superseded", target, object);
+                        NotificationHandled { outcome: "superseded", target, object }.emit();
                         return Ok(());
                     }
                     self.replace(&item, object, target).remove("error_message").remove("failed_time")
@@ -182,15 +184,15 @@ impl Tracker {
                     self.make(object, target, &date, &file_key)
                 }
                 Decision::Ignore(why) => {
-                    counted(why.as_str(), target, object);
+                    NotificationHandled { outcome: why.as_str(), target, object }.emit();
                     return Ok(());
                 }
                 Decision::Redrive => {
-                    counted(Ignored::SameContent.as_str(), target, object);
+                    NotificationHandled { outcome: Ignored::SameContent.as_str(), target, object }.emit();
                     return Ok(());
                 }
                 Decision::Superseded | Decision::AskBucket => {
-                    counted("superseded", target, object);
+                    NotificationHandled { outcome: "superseded", target, object }.emit();
                     return Ok(());
                 }
             };
@@ -286,16 +288,5 @@ impl Tracker {
 impl From<ItemError> for OperatorError {
     fn from(error: ItemError) -> Self {
         Self::permanent(error.to_string())
-    }
-}
-
-/// One count and one log line for what became of a notification.
-fn counted(outcome: &'static str, target: &Target, object: &ObjectEvent) {
-    let outcome = if outcome == "tracked" && *target != Target::Pending { "quarantined" } else { outcome };
-    metrics::counter!("penstock_notifications_total", "outcome" => outcome).increment(1);
-    if outcome == "tracked" {
-        tracing::debug!(object = object.uri(), outcome, "Notification handled.");
-    } else {
-        tracing::info!(object = object.uri(), outcome, reason = object.reason, "Notification handled.");
     }
 }

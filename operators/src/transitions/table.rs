@@ -249,7 +249,7 @@ pub const TRANSITIONS: &[Transition] = &[
         by: &["convert"],
         guards: &[Is("commit")],
         sets: &["outputs", "rows", "rejected_rows", "failed_files", "completed_time"],
-        may_set: &["error_message"],
+        may_set: &["corrupt_rows", "error_message"],
         may_remove: &["error_message", "retry_at"],
         before: "every recorded upload is visible",
         ..ROW

@@ -7,6 +7,7 @@
 mod config;
 mod error;
 mod event_bus;
+mod events;
 mod expression;
 mod objects;
 mod preflight;

@@ -15,7 +15,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     error::{Target, causes, is_damaged},
-    verified::{TRIES, tell_damaged},
+    events::ObjectDamaged,
+    verified::TRIES,
 };
 use crate::cloud::{
     CloudError, ErrorKind, Result, Stage, limits,
@@ -78,7 +79,7 @@ impl Stage for AwsStage {
             match &sent {
                 // S3 compared it with its checksum, and kept nothing.
                 Err(error) if tries < TRIES && is_damaged(error) => {
-                    tell_damaged(&object, PUT, tries, &causes(error));
+                    ObjectDamaged { object: &object.name, action: PUT, tries, error: &causes(error) }.emit();
                 }
                 _ => break object.ask(PUT, std::future::ready(sent)).await?,
             }

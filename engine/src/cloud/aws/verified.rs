@@ -22,7 +22,10 @@ use object_store::{
     ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
 };
 
-use super::error::{Target, causes, damaged_words};
+use super::{
+    error::{Target, causes, damaged_words},
+    events::ObjectDamaged,
+};
 use crate::cloud::{CloudError, ErrorKind};
 
 /// Objects up to this size are held whole, so that a damaged one is never seen by anybody. Of larger ones the reader is
@@ -81,7 +84,7 @@ impl VerifiedStore {
                 }
                 Err(error) => {
                     let error = causes(&error);
-                    tell_damaged(&target, GET, tries, &error);
+                    ObjectDamaged { object: &target.name, action: GET, tries, error: &error }.emit();
                     if tries == TRIES {
                         return Err(broken(location, error));
                     }
@@ -115,7 +118,8 @@ impl ObjectStore for VerifiedStore {
                 Err(error) if tries < TRIES && damaged_words(&error.to_string()) => {
                     let target =
                         Target { name: format!("s3://{}/{location}", self.bucket.name), ..self.bucket.clone() };
-                    tell_damaged(&target, "s3:PutObject", tries, &error.to_string());
+                    ObjectDamaged { object: &target.name, action: "s3:PutObject", tries, error: &error.to_string() }
+                        .emit();
                 }
                 done => return done,
             }
@@ -156,12 +160,6 @@ impl ObjectStore for VerifiedStore {
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.inner.copy_opts(from, to, options).await
     }
-}
-
-/// One that came or went damaged, or was cut: counted and said, and tried again while tries are left.
-pub(super) fn tell_damaged(object: &Target, action: &'static str, tries: u32, error: &str) {
-    tracing::warn!(object = object.name, tries, error, "Object damaged on the way.");
-    metrics::counter!("penstock_aws_requests_total", "action" => action, "outcome" => "damaged").increment(1);
 }
 
 fn described(location: &Path, answer: &GetObjectOutput) -> (ObjectMeta, Attributes) {

@@ -7,6 +7,7 @@
 //! What a folder can't do is refused with a reason: keys that are no path, `a` beside `a/b`, names above 255 bytes.
 
 mod etag;
+mod events;
 mod failure;
 mod folder;
 mod place;

@@ -9,6 +9,7 @@ use std::{
 use object_store::{Error, Result};
 
 use super::{
+    events::NameSkipped,
     failure::{AtPath, failed},
     folder::HIDDEN,
 };
@@ -60,8 +61,7 @@ impl<F: FnMut(&Path, &str) -> bool> Walk<F> {
         let key = path.strip_prefix(&self.root).ok().and_then(Path::to_str);
         let key = key.filter(|key| !key.chars().any(char::is_control));
         if key.is_none() {
-            tracing::warn!(path = %path.display(), "A name isn't plain UTF-8 and can't be a key: rename it.");
-            metrics::counter!("penstock_bucket_skipped_total", "reason" => "name").increment(1);
+            NameSkipped { path }.emit();
         }
         key.map(str::to_owned)
     }
