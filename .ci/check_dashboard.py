@@ -309,6 +309,7 @@ def see(browser, service, axe, shots):
                 wide = each.page.evaluate("document.documentElement.scrollWidth") - width
                 if wide > 0:
                     findings.append(f"{name} at {width}: {wide} px wider than the window")
+                each.page.evaluate("window.scrollTo(0, 0)")
                 each.page.screenshot(path=shots / f"{name}-{width}-{theme}.png", full_page=name != "config")
                 each.page.evaluate(axe)
                 found = each.page.evaluate("axe.run(document, {resultTypes: ['violations']})")

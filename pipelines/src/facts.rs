@@ -1,6 +1,9 @@
 //! What the tracking table says of a pipeline's work: files and manifests by date and status.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use anyhow::Context;
 use penstock_engine::cloud::{Cloud, Item, Table, queue::QueueDepth, table::Query};
@@ -48,8 +51,30 @@ pub struct DateFacts {
     pub rows: u64,
     /// Rejected lines of completed manifests.
     pub rejected_rows: u64,
+    /// Rows of records that Spark would have called corrupt; with cast `spark` only.
+    pub corrupt_rows: u64,
     /// Since when the oldest pending file waits.
     pub oldest_pending: Option<String>,
+}
+
+impl DateFacts {
+    /// How it stands with the date, in a few lines for people.
+    pub fn tell(&self, date: &str, out: &mut dyn Write) -> io::Result<()> {
+        let list = |counts: &BTreeMap<&str, u64>| {
+            counts.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ")
+        };
+        writeln!(out, "{date}  files:     {}", list(&self.files))?;
+        if !self.manifests.is_empty() {
+            writeln!(out, "            manifests: {}", list(&self.manifests))?;
+        }
+        writeln!(out, "            {}", of_rows(self.rows, self.rejected_rows, self.corrupt_rows))
+    }
+}
+
+/// What became of lines, in words. Corrupt rows are named where there are any: only cast `spark` knows them.
+pub fn of_rows(rows: u64, rejected: u64, corrupt: u64) -> String {
+    let corrupt = if corrupt == 0 { String::new() } else { format!(" ({corrupt} of them corrupt)") };
+    format!("rows: {rows}{corrupt}, rejected lines: {rejected}")
 }
 
 /// Something that needs a person.
@@ -126,6 +151,7 @@ impl Facts {
             ManifestState::Completed => {
                 date.rows += manifest.rows.unwrap_or_default();
                 date.rejected_rows += manifest.rejected_rows.unwrap_or_default();
+                date.corrupt_rows += manifest.corrupt_rows.unwrap_or_default();
                 self.outputs.extend(manifest.outputs.iter().flatten().cloned());
             }
             ManifestState::Failed => self.failed_manifests.push(Trouble {
@@ -174,6 +200,11 @@ impl Facts {
     /// Rejected lines of completed manifests.
     pub fn rejected_rows(&self) -> u64 {
         self.dates.values().map(|date| date.rejected_rows).sum()
+    }
+
+    /// Rows of corrupt records, of completed manifests.
+    pub fn corrupt_rows(&self) -> u64 {
+        self.dates.values().map(|date| date.corrupt_rows).sum()
     }
 
     /// Stored bytes of all files.

@@ -33,6 +33,16 @@ pub struct ShardLag {
     pub problem: Option<String>,
 }
 
+impl ShardLag {
+    /// In words.
+    pub fn words(&self) -> String {
+        match &self.problem {
+            Some(problem) => format!("lag unknown: {problem}"),
+            None => format!("{} records behind, the oldest {} s old", self.records, self.secs),
+        }
+    }
+}
+
 /// The lag of every shard that a graph reads and that has records after its checkpoint, or whose lag can't be told.
 pub async fn read(graph: &Graph, cloud: &dyn Cloud) -> anyhow::Result<Vec<ShardLag>> {
     let mut lags = Vec::new();

@@ -6,6 +6,7 @@
 //! - [`adopt`]: taking over the previous system's table.
 //! - [`dashboard`]: what a person sees of it; [`observation`]: what watches over a service; [`telemetry`]: the metrics of the whole program.
 //! - [`sample`]: files to try it with, right and wrong.
+//! - [`token`]: who may do more than look at a process over HTTP.
 //! - [`oncall`]: what the person on call does and asks; [`control`]: which process does it.
 //! - [`mod@reference`]: the references in `docs/`, made from the types.
 //! - [`cli`]: the commands of `penstock`.
@@ -27,6 +28,7 @@ pub mod reference;
 pub mod sample;
 pub mod service;
 pub mod telemetry;
+pub mod token;
 pub mod words;
 
 pub use penstock_operators::registry;

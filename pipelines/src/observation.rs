@@ -3,15 +3,13 @@
 //!
 //! None of it is needed for the work: what fails here is logged and tried again, and holds up nothing.
 
-use std::{
-    collections::BTreeMap, fs::File, io::Write, net::SocketAddr, os::fd::AsFd, str::FromStr, sync::Arc, time::Duration,
-};
+use std::{fs::File, io::Write, net::SocketAddr, os::fd::AsFd, str::FromStr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::Router;
 use chrono::Utc;
 use penstock_engine::{
-    cloud::Cloud,
+    cloud::{Cloud, queue::QueueDepth},
     graph::Registry,
     http,
     monitor::{About, Monitor},
@@ -27,11 +25,13 @@ use tokio::{net::TcpListener, task::JoinHandle, time::MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    dashboard::{self, Dashboard, History, Token, history},
+    control::{Hands, remote},
+    dashboard::{self, Dashboard, History, history},
     facts::queue_depths,
     home::Home,
     loader::Pipeline,
     telemetry,
+    token::Token,
 };
 
 /// The short name of the table of metrics.
@@ -78,6 +78,8 @@ pub struct Options {
     pub dashboard: bool,
     /// Who may act on the dashboard; nobody without it.
     pub token: Option<Token>,
+    /// Who may see records as they pass; nobody without it.
+    pub tap_token: Option<Token>,
     /// Who gets traces.
     pub traces: Option<Collector>,
 }
@@ -129,10 +131,12 @@ impl Observation {
         service: Handle,
         worker: &str,
     ) -> anyhow::Result<()> {
-        self.monitor.running(service);
+        self.monitor.running(service.clone());
         let cloud = Arc::clone(home.cloud());
         if let Some((listener, address)) = self.listener.take() {
-            let mut routes = http::routes(self.monitor.clone());
+            let hands = Hands::new(Arc::clone(&cloud), Arc::new(pipeline.clone()), Some(service));
+            let taps = remote::routes(hands, self.options.tap_token.take(), self.stop.clone());
+            let mut routes = http::routes(self.monitor.clone()).merge(taps);
             // A dashboard shows data: strangers get none unless somebody said so.
             if address.ip().is_loopback() || self.options.dashboard {
                 routes = routes.merge(self.dashboard(pipeline, registry, home));
@@ -267,18 +271,7 @@ async fn emit_emf(monitor: Monitor, mut out: File, stop: CancellationToken) {
 async fn watch_queues(cloud: Arc<dyn Cloud>, queues: Vec<String>, monitor: Monitor, stop: CancellationToken) {
     loop {
         match queue_depths(&*cloud, queues.iter()).await {
-            Ok(depths) => {
-                for (queue, depth) in depths {
-                    for (state, messages) in BTreeMap::from([
-                        ("visible", depth.visible),
-                        ("in_flight", depth.in_flight),
-                        ("delayed", depth.delayed),
-                    ]) {
-                        metrics::gauge!("penstock_queue_messages", "queue" => queue.clone(), "state" => state)
-                            .set(messages as f64);
-                    }
-                }
-            }
+            Ok(depths) => depths.iter().for_each(|(queue, depth)| show_depth(queue, *depth)),
             Err(error) => tracing::warn!(error = format!("{error:#}"), "Queues not looked at; trying again."),
         }
         // Without scrapes histograms would pile up what they were told.
@@ -287,6 +280,12 @@ async fn watch_queues(cloud: Arc<dyn Cloud>, queues: Vec<String>, monitor: Monit
             () = tokio::time::sleep(QUEUES_EVERY) => {}
             () = stop.cancelled() => return,
         }
+    }
+}
+
+fn show_depth(queue: &str, depth: QueueDepth) {
+    for (state, messages) in [("visible", depth.visible), ("in_flight", depth.in_flight), ("delayed", depth.delayed)] {
+        metrics::gauge!("penstock_queue_messages", "queue" => queue.to_owned(), "state" => state).set(messages as f64);
     }
 }
 

@@ -6,11 +6,19 @@ use penstock_engine::telemetry::{self, Metric, Telemetry};
 pub const CATALOGUES: [&[Metric]; 3] = [telemetry::catalogue::METRICS, penstock_operators::telemetry::METRICS, METRICS];
 
 /// The metrics of the program itself.
-const METRICS: &[Metric] = &[Metric::counter(
-    "penstock_control_requests_total",
-    &["outcome"],
-    "Requests over the control socket: done, failed, not_accepted.",
-)];
+const METRICS: &[Metric] = &[
+    Metric::counter(
+        "penstock_control_requests_total",
+        &["outcome"],
+        "Requests over the control socket: done, failed, not_accepted.",
+    ),
+    Metric::counter(
+        "penstock_tap_records_total",
+        &["result"],
+        "Records that passed an operator while somebody looked: shown, skipped (they passed too fast).",
+    ),
+    Metric::counter("penstock_taps_refused_total", &[], "Looks at records over HTTP that were refused."),
+];
 
 /// Installs the recorder of this process.
 pub fn install() -> anyhow::Result<Telemetry> {
@@ -124,6 +132,64 @@ mod tests {
             }
         }
         assert_eq!(wrong, Vec::<String>::new());
+    }
+
+    /// The functions of a file that log and count: what happened there must be one event, so that the two can't disagree.
+    fn bare_pairs(text: &str) -> Vec<String> {
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let is_function =
+            |line: &&str| line.split_whitespace().take_while(|word| *word != "=").any(|word| word == "fn");
+        let mut pairs = Vec::new();
+        for body in code.chunk_by(|_, next| !is_function(next)) {
+            let says = |words: &[&str]| body.iter().any(|line| words.iter().any(|word| line.contains(word)));
+            let logs =
+                says(&["tracing::trace!", "tracing::debug!", "tracing::info!", "tracing::warn!", "tracing::error!"]);
+            if logs && says(&["counter!(", "gauge!(", "histogram!(", "count!("]) {
+                pairs.push(body[0].trim().to_owned());
+            }
+        }
+        pairs
+    }
+
+    #[test]
+    fn i10_what_is_logged_and_counted_is_one_event() {
+        let is_events = |path: &Path| path.ends_with("events.rs");
+        let (mut events, mut wrong) = (0, Vec::new());
+        for (path, text) in sources() {
+            let pairs = bare_pairs(&text);
+            if is_events(&path) {
+                events += pairs.len();
+            } else {
+                wrong.extend(pairs.into_iter().map(|function| format!("{}: {function}", path.display())));
+            }
+        }
+        assert!(events > 60, "only {events} events were found: has the search gone blind?");
+        assert_eq!(wrong, Vec::<String>::new(), "make each one struct of the `events` module beside it");
+    }
+
+    /// The fields of each line that code logs: what stands before its words.
+    fn logged_fields(text: &str) -> Vec<&str> {
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let mut fields = Vec::new();
+        for call in code.split("tracing::").skip(1) {
+            let Some((level, arguments)) = call.split_once("!(") else { continue };
+            if ["trace", "debug", "info", "warn", "error"].contains(&level) {
+                fields.extend(arguments.split('"').next().unwrap_or_default().split(','));
+            }
+        }
+        fields
+    }
+
+    #[test]
+    fn i10_no_field_of_a_log_line_takes_the_place_of_its_words() {
+        let takes_it = |field: &str| field.trim() == "message" || field.trim().starts_with("message =");
+        let sources = sources();
+        let fields =
+            sources.iter().flat_map(|(path, text)| logged_fields(text).into_iter().map(move |field| (path, field)));
+        let wrong: Vec<_> = fields.filter(|(_, field)| takes_it(field)).collect();
+        assert_eq!(wrong, Vec::<(&PathBuf, &str)>::new(), "call it `message_id`");
+        assert!(logged_fields("tracing::info!(message = id, a, \"x\")").iter().any(|field| takes_it(field)));
     }
 
     #[test]

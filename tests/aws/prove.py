@@ -2,12 +2,12 @@
 """Proves the program on an AWS-compatible server: deploys the templates, runs an engine and two workers, lands objects of
 all kinds, and judges by what is in the tables, the buckets, the queues and the Parquet.
 
-    tests/aws/prove.py PENSTOCK [plain|faults|loss|moments|kills|adopt|hands …] [--objects 500]
+    tests/aws/prove.py PENSTOCK [plain|faults|loss|moments|kills|adopt|hands|pages …] [--objects 500]
 
 `plain` is the whole way, metrics, alarms and roles; `faults` is the same through a proxy that throttles, cuts, damages, loses
 answers and fails (faults.py); `loss` purges the queues, drops the events and renews the stream in the middle; `moments` ends
 and pauses processes at chosen requests (moments.py), `kills` at random times; `adopt` takes over what the previous system
-left; `hands` does by the command line what people do (hands.py). Each ends with an account of every line. PENSTOCK is the
+left; `hands` does by the command line what people do (hands.py), `pages` looks at the dashboard in Chromium (pages.py). Each ends with an account of every line. PENSTOCK is the
 program. Python needs .ci/requirements-aws.txt.
 """
 
@@ -34,6 +34,7 @@ from faults import DamagedObject, DamagedPart, Faults, LostCompletion, outage, r
 from hands import hands
 from metrics import alarms_on, breaker_states, put_as_log_agent, widgets_on
 from moments import moments
+from pages import pages
 from recorder import Recorder
 from server import Server, client, credentials
 from telling import must, say
@@ -75,12 +76,12 @@ CHANCE = {
 class Program:
     """A process of the program, with its log."""
 
-    def __init__(self, binary, file, service, recorder, folder, name, variables):
+    def __init__(self, binary, file, service, recorder, folder, name, variables, more=()):
         self.name, self.service, self.recorder, self.expected_dead = name, service, recorder, False
         self.log = open(folder / f"{name}.log", "w+")
         env = {**os.environ, **credentials(), "PENSTOCK_LOG": "info", **variables}
         env.pop("PENSTOCK_LOCAL", None)
-        arguments = [binary, "run", file, "--env", ENV, "--endpoint-url", recorder.url, "--service", service, "--emf"]
+        arguments = [binary, "run", file, "--env", ENV, "--endpoint-url", recorder.url, "--service", service, "--emf", *more]
         self.process = subprocess.Popen(arguments, env=env, stdout=self.log, stderr=self.log)
 
     def is_up(self):
@@ -138,8 +139,8 @@ class Proof:
     def client(self, service):
         return client(service, self.server.url)
 
-    def deploy(self):
-        self.outputs = stack.deploy(self.server.url, PIPELINE, ENV)
+    def deploy(self, more):
+        self.outputs = stack.deploy(self.server.url, PIPELINE, ENV, more)
         self.s3, self.sqs = self.client("s3"), self.client("sqs")
         self.bucket = {name: self.outputs[f"{name.title()}BucketName"] for name in ("input", "manifest", "output", "quarantine")}
         sns, events = self.client("sns"), self.client("events")
@@ -164,14 +165,14 @@ class Proof:
                 self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return bodies
 
-    def start(self, service, name):
+    def start(self, service, name, *more):
         # S3 always tells the length of an object, which the proxy with faults does not: this one does.
         way = (self.faults.url, self.server.url, self.losses) if self.faults else (self.server.url,)
         recorder = Recorder(*way, into=self.used[service])
         # As a task on ECS finds it.
         scripts, key = self.outputs["ScriptsBucketName"], f"{PIPELINE}-1.yaml"
         self.s3.put_object(Bucket=scripts, Key=key, Body=self.file.read_bytes())
-        program = Program(self.binary, f"s3://{scripts}/{key}", service, recorder, self.folder, name, self.variables)
+        program = Program(self.binary, f"s3://{scripts}/{key}", service, recorder, self.folder, name, self.variables, more)
         self.programs.append(program)
         deadline = time.monotonic() + 60
         while not program.is_up():
@@ -676,7 +677,10 @@ def adopt(proof):
         program.stop()
 
 
-PROOFS = {"plain": plain, "faults": faults, "loss": loss, "kills": kills, "adopt": adopt, "moments": moments, "hands": hands}
+# Parameters of services.yaml, where a proof needs others than the default.
+PARAMETERS = {"pages": {"Pages": "true", "ActionToken": "arn:aws:secretsmanager:us-east-1:000000000000:secret:token"}}
+
+PROOFS = {"plain": plain, "faults": faults, "loss": loss, "kills": kills, "adopt": adopt, "moments": moments, "hands": hands, "pages": pages}
 
 
 def main():
@@ -696,7 +700,7 @@ def main():
             lines = 4000 if name == "kills" else 40
             proof = Proof(os.path.abspath(arguments.penstock), arguments.objects, folder, lines)
             try:
-                proof.deploy()
+                proof.deploy(PARAMETERS.get(name, {}))
                 PROOFS[name](proof)
                 proof.check_lacking()
             except SystemExit:

@@ -9,18 +9,18 @@ from server import client
 TEMPLATES = pathlib.Path(__file__).resolve().parents[2] / "deploy" / "aws"
 
 
-def deploy(url, pipeline, env):
-    """Deploys both templates; returns their outputs."""
+def deploy(url, pipeline, env, parameters):
+    """Deploys both templates, the services with these parameters besides; returns their outputs."""
     formation, outputs = client("cloudformation", url), {}
     names = {"Pipeline": pipeline, "Env": env, "TestServer": "true"}
     network = {"Image": "penstock:test", "VpcId": "vpc-12345678", "SubnetIds": "subnet-12345678"}
-    for template, more in (("data", {}), ("services", network)):
+    for template, more in (("data", {}), ("services", network | parameters)):
         stack = f"{pipeline}-{template}-{env}"
-        parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in {**names, **more}.items()]
+        given = [{"ParameterKey": key, "ParameterValue": value} for key, value in {**names, **more}.items()]
         formation.create_stack(
             StackName=stack,
             TemplateBody=(TEMPLATES / f"{template}.yaml").read_text(),
-            Parameters=parameters,
+            Parameters=given,
             Capabilities=["CAPABILITY_NAMED_IAM"],
         )
         while (found := formation.describe_stacks(StackName=stack)["Stacks"][0])["StackStatus"] == "CREATE_IN_PROGRESS":

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{lines, place};
 
 /// The address that a service says it listens on.
-fn address(running: &Running) -> String {
+pub fn address(running: &Running) -> String {
     wait_for("the address", PATIENCE, || {
         let log = running.log();
         let (_, rest) = log.split_once("http://")?;
@@ -22,7 +22,7 @@ fn address(running: &Running) -> String {
 }
 
 /// Status and body of an answer.
-fn get(address: &str, path: &str) -> (u16, String) {
+pub fn get(address: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();

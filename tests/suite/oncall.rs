@@ -10,7 +10,11 @@ use penstock_tests::{
 };
 use serde_json::Value;
 
-use super::{line, lines, place};
+use super::{
+    line, lines,
+    observe::{address, get},
+    place,
+};
 
 /// A place in which nothing is closed by itself, with a service that has tracked these files.
 fn served_with_pending(names: &[&str]) -> (Place, penstock_tests::program::Running) {
@@ -32,8 +36,10 @@ fn a_flush_by_hand_closes_what_is_pending_and_says_so() {
     let (place, _running) = served_with_pending(&["a.ndjson", "b.ndjson"]);
     let ended = place.run_on("flush", &[DATE]).expect_code(0);
     assert!(ended.out.starts_with(&format!("{DATE}: 1 manifest closed by hand:\n  batch-")), "{}", ended.out);
-    let facts = place.wait_for_facts("files completed", PATIENCE, |facts| facts.files(FileState::Completed) == 2);
-    assert_eq!(facts.rows(), 2);
+    // Manifests are read before files: their rows may be those of a moment ago.
+    place.wait_for_facts("two files and their rows", PATIENCE, |facts| {
+        (facts.files(FileState::Completed), facts.rows()) == (2, 2)
+    });
     assert_eq!(place.manifests()[0].flush_reason, Some(FlushReason::Manual));
     assert_eq!(place.run_on("flush", &[DATE]).expect_code(0).out, format!("{DATE}: nothing was pending.\n"));
     place.run_on("flush", &["2026-02-30"]).expect_code(1);
@@ -98,6 +104,8 @@ fn i1_a_redrive_shows_first_then_acts_and_refuses_what_was_replaced() {
     assert_eq!(place.facts().rows(), 1);
     let verdict = place.run_on("verify", &[DATE]).expect_code(0);
     assert!(verdict.out.ends_with("All of it adds up.\n"), "{}", verdict.out);
+    let misspelt = place.run_on("verify", &["2006-02-01"]).expect_code(0);
+    assert!(misspelt.out.ends_with("There is nothing of 2006-02-01.\n"), "{}", misspelt.out);
     // Without a service, and by its manifest.
     let manifest = place.file("bad.ndjson").manifest_path.unwrap();
     let shown = place.run_on("redrive", &["--manifest", &manifest]).expect_code(0);
@@ -243,4 +251,45 @@ fn records_can_be_seen_as_they_pass() {
     running.wait(PATIENCE).expect_code(0);
     let nobody = place.run_on("tap", &["fold"]).expect_code(1);
     assert!(nobody.err.contains("no service runs on"), "{}", nobody.err);
+}
+
+#[test]
+fn records_can_be_seen_from_afar_by_whoever_has_the_token_where_that_is_allowed() {
+    let place = place().with("MAX_AGE", "1h").with("ACTION_TOKEN", "0123456789abcdef");
+    let running = place.serve(&["--listen", "127.0.0.1:0", "--allow-tap"]);
+    let url = format!("http://{}", address(&running));
+    let token = place.write("tokens", "right", "0123456789abcdef\n").display().to_string();
+    let wrong = place.write("tokens", "wrong", "0123456789abcdee\n").display().to_string();
+    let refused = place.run_on("tap", &["fold", "--url", &url, "--token-file", &wrong]).expect_code(1);
+    assert!(refused.err.contains("/tap: the token is wrong"), "{}", refused.err);
+
+    let arguments =
+        ["tap", "admit", "--url", &url, "--token-file", &token, "--contains", "b.ndjson", "--limit", "1", "--json"];
+    let tap = place.start_command(&arguments);
+    // A record that passed before the tap was open was missed: one passes until one is seen.
+    let mut number = 0;
+    let seen = wait_for("a record", PATIENCE, || {
+        place.drop_into_input("a.ndjson", line("a"));
+        place.drop_into_input(&format!("{number}-b.ndjson"), line("b"));
+        number += 1;
+        tap.out().lines().next().map(json)
+    });
+    assert_eq!(seen["way"], "out");
+    assert!(seen["record"]["key"].as_str().is_some_and(|key| key.ends_with("b.ndjson")), "{seen}");
+    tap.wait(PATIENCE).expect_code(0);
+
+    // The same token by the variable, and a tap that is open when the service stops: it is told so.
+    let tap = place.start_command(&["tap", "fold", "--url", &url]);
+    wait_for("the second tap", PATIENCE, || {
+        let both = r#"penstock_http_requests_total{route="/tap",status="200"} 2"#;
+        get(url.trim_start_matches("http://"), "/metrics").1.contains(both).then_some(())
+    });
+    running.terminate();
+    running.wait(PATIENCE).expect_code(0);
+    tap.wait(PATIENCE).expect_code(0);
+
+    let closed = place.serve(&["--listen", "127.0.0.1:0"]);
+    let url = format!("http://{}", address(&closed));
+    let refused = place.run_on("tap", &["fold", "--url", &url]).expect_code(1);
+    assert!(refused.err.contains("this process shows no records: start it with --allow-tap"), "{}", refused.err);
 }

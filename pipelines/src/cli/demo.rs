@@ -19,13 +19,13 @@ use super::{
     summary,
 };
 use crate::{
-    dashboard::Token,
     facts::Facts,
     landing,
     loader::{Pipeline, load_text},
     observation::{self, Listen, Observation},
     sample::{Made, Sample},
     service::Service,
+    token::Token,
 };
 
 /// The pipeline of the demo: the one that this program comes with.

@@ -10,10 +10,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{App, Exit, land, place::PlaceArguments, progress::Progress, summary};
 use crate::{
     control::{Control, Hands},
-    dashboard::Token,
     loader::Pipeline,
     observation::{self, Listen, Observation},
     service::Service,
+    token::{self, Token},
 };
 
 /// Run a pipeline: until it is stopped, or until nothing is left to do.
@@ -49,24 +49,29 @@ pub struct Arguments {
     #[arg(long)]
     dashboard: bool,
     /// Let whoever has the token of PENSTOCK_ACTION_TOKEN redrive and flush on the dashboard.
-    #[arg(long)]
+    #[arg(long, env = "PENSTOCK_ALLOW_ACTIONS")]
     allow_actions: bool,
+    /// Let whoever has that token see records as they pass, by `penstock tap --url`. It shows data, to whoever can reach the
+    /// address and has the token.
+    #[arg(long, env = "PENSTOCK_ALLOW_TAP")]
+    allow_tap: bool,
 }
 
 impl Arguments {
     fn observe(&self, app: &App) -> anyhow::Result<observation::Options> {
-        let token = match (self.allow_actions, (app.env)("PENSTOCK_ACTION_TOKEN")) {
-            (false, _) => None,
-            (true, Some(text)) => Some(Token::new(&text)?),
+        let token = |is_wanted: bool, option: &str| match (is_wanted, (app.env)(token::VARIABLE)) {
+            (false, _) => Ok(None),
+            (true, Some(text)) => Ok(Some(Token::new(&text)?)),
             (true, None) => {
-                bail!("--allow-actions needs a token in PENSTOCK_ACTION_TOKEN, e.g. from `openssl rand -hex 16`")
+                bail!("{option} needs a token in {}, e.g. from `openssl rand -hex 16`", token::VARIABLE)
             }
         };
         Ok(observation::Options {
             listen: self.listen.or(self.until_idle.then_some(Listen::Off)),
             emf: self.emf || (app.env)("ECS_CONTAINER_METADATA_URI_V4").is_some(),
             dashboard: self.dashboard,
-            token,
+            token: token(self.allow_actions, "--allow-actions")?,
+            tap_token: token(self.allow_tap, "--allow-tap")?,
             traces: self.traces(app)?,
         })
     }

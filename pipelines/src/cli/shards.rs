@@ -87,10 +87,7 @@ fn line(shard: &SeenShard, lag: Option<&lag::ShardLag>) -> String {
         None => text += ", no checkpoint",
     }
     if let Some(lag) = lag {
-        match &lag.problem {
-            Some(problem) => text += &format!(", lag unknown: {problem}"),
-            None => text += &format!(", {} records behind, the oldest {} s old", lag.records, lag.secs),
-        }
+        text += &format!(", {}", lag.words());
     }
     if let Some(gap) = shard.item.as_ref().and_then(|item| item.gap.as_ref()) {
         let from = gap.from.as_ref().map_or("its beginning", |from| from.0.as_str());

@@ -114,12 +114,7 @@ impl Status {
             writeln!(out, "No files yet.")?;
         }
         for (date, of_date) in &self.facts.dates {
-            let list = |counts: &std::collections::BTreeMap<&str, u64>| {
-                counts.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ")
-            };
-            writeln!(out, "{date}  files:     {}", list(&of_date.files))?;
-            writeln!(out, "            manifests: {}", list(&of_date.manifests))?;
-            writeln!(out, "            rows: {}, rejected lines: {}", of_date.rows, of_date.rejected_rows)?;
+            of_date.tell(date, out)?;
             if let Some(oldest) = &of_date.oldest_pending {
                 writeln!(out, "            oldest pending since {oldest}")?;
             }
@@ -133,14 +128,7 @@ impl Status {
         }
         for lag in &self.lag {
             let owner = lag.owner.as_deref().unwrap_or("nobody");
-            match &lag.problem {
-                Some(problem) => writeln!(out, "{} {}: {problem}", lag.source, lag.shard)?,
-                None => writeln!(
-                    out,
-                    "{} {}: {} records behind, the oldest {} s old, read by {owner}",
-                    lag.source, lag.shard, lag.records, lag.secs
-                )?,
-            }
+            writeln!(out, "{} {}: {}, read by {owner}", lag.source, lag.shard, lag.words())?;
         }
         for trouble in self.facts.failed_manifests.iter().chain(&self.facts.troubled_files) {
             writeln!(out, "{} {}/{}: {}", trouble.state, trouble.date, trouble.key, trouble.reason)?;

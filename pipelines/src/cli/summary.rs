@@ -25,14 +25,7 @@ const SAMPLE: (usize, usize, usize) = (8, 3, 24);
 pub fn write(out: &mut dyn Write, facts: &Facts, s3: Option<&Path>, took: Duration) -> anyhow::Result<()> {
     writeln!(out)?;
     for (date, of_date) in &facts.dates {
-        let list = |counts: &std::collections::BTreeMap<&str, u64>| {
-            counts.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ")
-        };
-        writeln!(out, "{date}  files: {}", list(&of_date.files))?;
-        if !of_date.manifests.is_empty() {
-            writeln!(out, "            manifests: {}", list(&of_date.manifests))?;
-        }
-        writeln!(out, "            rows: {}, rejected lines: {}", of_date.rows, of_date.rejected_rows)?;
+        of_date.tell(date, out)?;
     }
     troubles(out, "Files in quarantine", facts.troubled_files.iter().filter(|trouble| trouble.state == "quarantined"))?;
     troubles(out, "Files that failed", facts.troubled_files.iter().filter(|trouble| trouble.state == "failed"))?;

@@ -1,6 +1,6 @@
 //! `penstock tap`: records as they pass an operator of a service that runs.
 
-use std::{io::Write, path::PathBuf};
+use std::{fs, io::Write, path::PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -8,16 +8,20 @@ use penstock_engine::cloud::pattern::Pattern;
 use serde_json::Value;
 
 use super::{App, Exit, place::PlaceArguments};
-use crate::control::{
-    Client,
-    protocol::{Command, Line, TapRequest},
+use crate::{
+    control::{
+        Client,
+        protocol::{Command, Line, TapRequest},
+        remote::Remote,
+    },
+    token,
 };
 
 /// The longest line that people are shown of a record.
 const SHOWN: usize = 300;
 
-/// Show records as they pass an operator of the service that runs here; it isn't slowed, and what can't be shown in time is
-/// skipped and counted.
+/// Show records as they pass an operator of a service that runs: here, or with --url anywhere. It isn't slowed, and what
+/// can't be shown in time is skipped and counted.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The pipeline's file.
@@ -28,6 +32,13 @@ pub struct Arguments {
     operator: String,
     #[command(flatten)]
     place: PlaceArguments,
+    /// Ask the service at this address, http://HOST:8650, instead of the one that runs in a folder of this machine. It must
+    /// have been started with --allow-tap.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The file with the token of that service; without it PENSTOCK_ACTION_TOKEN is looked at.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    token_file: Option<PathBuf>,
     /// Only what goes in. Otherwise that is shown of sinks, and of others what goes out.
     #[arg(long)]
     input: bool,
@@ -52,19 +63,12 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
         let known: Vec<&str> = pipeline.graph.nodes.iter().map(|node| node.id.as_str()).collect();
         bail!("{} has no operator `{}`; it has: {}", pipeline.name, arguments.operator, known.join(", "));
     }
-    let command = Command::Tap(arguments.request()?);
-    let Some(dir) = arguments.place.local_dir() else {
-        bail!("records can be seen where the service's folder is: on one machine, with --local DIR");
-    };
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
     runtime.block_on(async {
-        let Some(mut client) = Client::connect(dir).await? else {
-            bail!("no service runs on {}: start one with `penstock run`", dir.display());
-        };
-        client.send(&command).await?;
+        let mut lines = arguments.open(app).await?;
         loop {
             let line = tokio::select! {
-                line = client.next_line() => line?,
+                line = lines.next() => line?,
                 stopped = tokio::signal::ctrl_c() => {
                     stopped.context("Ctrl-C can't be listened for")?;
                     return Ok(Exit::Ok);
@@ -79,7 +83,51 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
     })
 }
 
+/// Where the lines come from.
+enum Lines {
+    Socket(Client),
+    Http(Remote),
+}
+
+impl Lines {
+    async fn next(&mut self) -> anyhow::Result<Line> {
+        match self {
+            Self::Socket(client) => client.next_line().await,
+            Self::Http(remote) => remote.next_line().await,
+        }
+    }
+}
+
 impl Arguments {
+    async fn open(&self, app: &App) -> anyhow::Result<Lines> {
+        let request = self.request()?;
+        if let Some(url) = &self.url {
+            return Ok(Lines::Http(Remote::ask(url, &self.token(app)?, &request).await?));
+        }
+        let Some(dir) = self.place.local_dir() else {
+            bail!(
+                "say which process to ask: --url http://HOST:8650 of a service that was started with --allow-tap, and its \
+                 token with --token-file"
+            );
+        };
+        let Some(mut client) = Client::connect(dir).await? else {
+            bail!("no service runs on {}: start one with `penstock run`", dir.display());
+        };
+        client.send(&Command::Tap(request)).await?;
+        Ok(Lines::Socket(client))
+    }
+
+    fn token(&self, app: &App) -> anyhow::Result<String> {
+        let text = match &self.token_file {
+            Some(path) => fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?,
+            None => match (app.env)(token::VARIABLE) {
+                Some(text) => text,
+                None => bail!("--url needs the token of that service: --token-file FILE, or {}", token::VARIABLE),
+            },
+        };
+        Ok(text.trim().to_owned())
+    }
+
     fn request(&self) -> anyhow::Result<TapRequest> {
         let filter = match &self.filter {
             Some(text) => {

@@ -33,7 +33,7 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
     runtime.block_on(async {
         let home = arguments.place.look(&mut pipeline).await?;
-        let options = trace::Options { history: arguments.history };
+        let options = trace::Options { history: arguments.history, ..trace::Options::default() };
         let story = trace::trace(home.cloud(), &pipeline, &arguments.named, options).await?;
         if arguments.json {
             writeln!(out, "{}", serde_json::to_string_pretty(&story)?)?;

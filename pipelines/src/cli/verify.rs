@@ -75,7 +75,11 @@ fn tell(out: &mut dyn Write, verdict: &Verdict) -> anyhow::Result<()> {
     if verdict.unfinished.len() > SHOWN {
         writeln!(out, "… and {} more", verdict.unfinished.len() - SHOWN)?;
     }
+    let has_nothing =
+        verdict.inputs == 0 && verdict.files.is_empty() && verdict.manifests.is_empty() && verdict.parquet_files == 0;
     match (verdict.off.len(), verdict.unfinished.len()) {
+        // Most often the date is misspelt.
+        (0, 0) if has_nothing => writeln!(out, "There is nothing of {}.", verdict.date)?,
         (0, 0) => writeln!(out, "All of it adds up.")?,
         (0, left) => writeln!(out, "What is finished adds up; {left} are not finished.")?,
         (off, _) => writeln!(out, "{off} things are off.")?,

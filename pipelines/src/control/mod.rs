@@ -9,8 +9,10 @@
 //! behind refuses connections and is replaced by the next owner: only who holds the folder's lock binds it.
 
 mod client;
+mod events;
 mod hands;
 pub mod protocol;
+pub mod remote;
 mod server;
 mod tapping;
 #[cfg(test)]

@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Address, Hands,
+    events::NotAccepted,
     protocol::{Command, Line, MAX_REQUEST_BYTES, Request, VERSION, read_line, write_line},
     tapping,
 };
@@ -78,8 +79,7 @@ async fn accept(listener: UnixListener, owner: u32, hands: Hands) {
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "A control connection can't be accepted.");
-                metrics::counter!("penstock_control_requests_total", "outcome" => "not_accepted").increment(1);
+                NotAccepted { error: &error }.emit();
                 tokio::time::sleep(ACCEPT_WAIT).await;
             }
         }

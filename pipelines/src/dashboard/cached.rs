@@ -4,8 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::Mutex, time::Instant};
 
-use super::Failure;
-
 /// The reading takes at most this share of the time, however dear it is.
 const SHARE: u32 = 20;
 
@@ -28,10 +26,7 @@ impl<T> Cached<T> {
     }
 
     /// The value, read anew if it is old. A failed reading is told, and not kept.
-    pub async fn get<F: Future<Output = Result<T, Failure>>>(
-        &self,
-        read: impl FnOnce() -> F,
-    ) -> Result<Arc<T>, Failure> {
+    pub async fn get<E, F: Future<Output = Result<T, E>>>(&self, read: impl FnOnce() -> F) -> Result<Arc<T>, E> {
         let mut last = self.last.lock().await;
         if let Some(last) = &*last
             && last.read_at.elapsed() < self.fresh.max(last.took * SHARE)
@@ -56,7 +51,7 @@ mod tests {
         let (cached, readings) = (Cached::new(Duration::from_secs(1)), AtomicU32::new(0));
         let read = || async {
             tokio::time::sleep(Duration::from_secs(2)).await;
-            Ok(readings.fetch_add(1, Ordering::Relaxed))
+            Ok::<_, ()>(readings.fetch_add(1, Ordering::Relaxed))
         };
         // Two who come at once cause one reading.
         let (first, second) = tokio::join!(cached.get(read), cached.get(read));

@@ -119,7 +119,10 @@ pub async fn story(State(dashboard): State<Shared>, UrlQuery(name): UrlQuery<Nam
         return Err(Failure::missing(format!("file {} of {}", name.key, name.date)));
     }
     let named = format!("{}/{}", name.date, name.key);
-    Ok(Json(trace(dashboard.home.cloud(), &dashboard.pipeline, &named, Options::default()).await?))
+    Ok(Json(
+        trace(dashboard.home.cloud(), &dashboard.pipeline, &named, Options { glance: true, ..Options::default() })
+            .await?,
+    ))
 }
 
 /// The date and the beginning of the file key that a person means: a key, an object's key, or its URI.

@@ -5,23 +5,27 @@ use axum::{
     extract::{Query as UrlQuery, State},
 };
 use penstock_engine::{
-    cloud::table::{Query, Range},
+    cloud::table::{Key, Query, Range},
     telemetry::trace::trace_id,
 };
 use penstock_operators::{
-    fold::protocol::{read_manifest, read_manifest_json},
+    fold::protocol::read_manifest,
     model::{
-        AttemptReport, FileResult, MANIFEST_KEY_PREFIX, ManifestItem, ManifestJson, ManifestState, attribute, read_item,
+        AttemptReport, FileResult, MANIFEST_KEY_PREFIX, ManifestItem, ManifestJson, ManifestState, STATUS_INDEX,
+        attribute, read_item,
     },
-    settle::read_report,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, Dashboard, Failure, Shared, cut};
-use crate::facts::TRACKING_TABLE;
+use crate::{
+    facts::TRACKING_TABLE,
+    oncall::trace::{Attempt, ManifestStory, Next, Options, trace},
+};
 
-/// At most so many manifests of a date are read, and so many are shown.
-const OF_A_DATE: usize = 500;
+/// At most so many manifests are read at once, so many for a list, and so many are shown.
+const A_PAGE: usize = 500;
+const READ: usize = 2000;
 const SHOWN: usize = 200;
 /// At most so many files of a manifest are shown.
 const FILES_SHOWN: usize = 500;
@@ -47,6 +51,7 @@ struct Row {
     flush_reason: Option<&'static str>,
     rows: Option<u64>,
     rejected_rows: Option<u64>,
+    corrupt_rows: Option<u64>,
     failed_files: Option<u64>,
     outputs: usize,
     created_at: String,
@@ -70,7 +75,7 @@ pub async fn list(State(dashboard): State<Shared>, UrlQuery(filter): UrlQuery<Fi
         None => None,
     };
     let (found, dates, cut) = dashboard
-        .manifests(filter.date.as_deref(), |manifest| state.is_none_or(|state| manifest.status == state))
+        .manifests(filter.date.as_deref(), state, |manifest| state.is_none_or(|state| manifest.status == state))
         .await?;
     Ok(Json(ListView { manifests: found.iter().map(row).collect(), dates, cut }))
 }
@@ -80,19 +85,21 @@ impl Dashboard {
     pub(super) async fn manifests(
         &self,
         date: Option<&str>,
+        state: Option<ManifestState>,
         wanted: impl Fn(&ManifestItem) -> bool,
     ) -> Result<(Vec<ManifestItem>, Vec<String>, bool), Failure> {
         let counts = self.counts().await?;
         let dates: Vec<String> = counts.facts.dates.keys().rev().cloned().collect();
-        let chosen: Vec<&str> = match date.filter(|date| !date.is_empty()) {
-            Some(date) => vec![date],
-            None => dates.iter().map(String::as_str).collect(),
-        };
+        let date = date.filter(|date| !date.is_empty());
         let table = self.home.cloud().table(TRACKING_TABLE).await?;
-        let (mut found, mut cut) = (Vec::new(), !counts.complete && date.is_none());
-        for date in chosen {
-            let range = Range::Prefix(MANIFEST_KEY_PREFIX.to_owned());
-            let page = table.query(&Query::partition(date).range(range).limit(OF_A_DATE)).await?;
+        let (mut found, mut left, mut cut) = (Vec::new(), READ, !counts.complete && date.is_none());
+        for query in queries(date, state, &dates) {
+            if left == 0 || found.len() >= SHOWN {
+                cut = true;
+                break;
+            }
+            let page = table.query(&query.limit(A_PAGE.min(left))).await?;
+            left = left.saturating_sub(page.items.len());
             cut |= page.next.is_some();
             for item in page.items.iter().filter(|item| item.contains_key(attribute::SCHEMA_VERSION)) {
                 let manifest: ManifestItem = read_item("manifest", item).map_err(anyhow::Error::from)?;
@@ -100,14 +107,25 @@ impl Dashboard {
                     found.push(manifest);
                 }
             }
-            if found.len() >= SHOWN {
-                cut = true;
-                break;
-            }
         }
         found.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.file_key.cmp(&b.file_key)));
+        cut |= found.len() > SHOWN;
         found.truncate(SHOWN);
         Ok((found, dates, cut))
+    }
+}
+
+/// What to read for a list. Those in a state that passes, or needs a person, are few: the index has them together. Completed
+/// ones are many, and the index has the oldest first: they are read by date, as all of a date are.
+fn queries(date: Option<&str>, state: Option<ManifestState>, dates: &[String]) -> Vec<Query> {
+    let of_date = |date: &str| Query::partition(date).range(Range::Prefix(MANIFEST_KEY_PREFIX.to_owned()));
+    match (state, date) {
+        (Some(state), date) if state != ManifestState::Completed => {
+            let range = date.map_or(Range::All, |date| Range::Equals(date.to_owned()));
+            vec![Query::index(STATUS_INDEX, state.as_str()).range(range)]
+        }
+        (_, Some(date)) => vec![of_date(date)],
+        (_, None) => dates.iter().map(|date| of_date(date)).collect(),
     }
 }
 
@@ -122,6 +140,7 @@ fn row(manifest: &ManifestItem) -> Row {
         flush_reason: manifest.flush_reason.map(penstock_operators::model::FlushReason::as_str),
         rows: manifest.rows,
         rejected_rows: manifest.rejected_rows,
+        corrupt_rows: manifest.corrupt_rows,
         failed_files: manifest.failed_files,
         outputs: manifest.outputs.as_ref().map_or(0, Vec::len),
         created_at: manifest.created_at.clone(),
@@ -139,9 +158,15 @@ pub struct StoryView {
     trace_id: String,
     error: Option<String>,
     retry_at: Option<String>,
-    outputs: Vec<String>,
+    /// Its Parquet objects, and how many bytes each has; nothing where it isn't there.
+    outputs: Vec<(String, Option<u64>)>,
     rejects_key: Option<String>,
     story: Vec<Event>,
+    attempts: Vec<AttemptView>,
+    /// Who works on it.
+    holder: Option<String>,
+    /// What comes next; nothing if that can't be told.
+    next: Option<Next>,
     files: Vec<FileView>,
     files_cut: bool,
     /// What of it can't be told, and why.
@@ -153,6 +178,41 @@ pub struct StoryView {
 struct Event {
     at: String,
     what: String,
+}
+
+/// An attempt that left a report.
+#[derive(Debug, Serialize)]
+struct AttemptView {
+    number: u32,
+    token: String,
+    /// Whether it is the one that counts.
+    won: bool,
+    started_at: String,
+    ended_at: String,
+    passes: u32,
+    rows: u64,
+    rejected_rows: u64,
+    corrupt_rows: u64,
+    failed_files: usize,
+    report_key: String,
+}
+
+impl From<&Attempt> for AttemptView {
+    fn from(Attempt { report_key, won, report }: &Attempt) -> Self {
+        Self {
+            number: report.attempt,
+            token: report.token.clone(),
+            won: *won,
+            started_at: report.started_at.clone(),
+            ended_at: report.ended_at.clone(),
+            passes: report.passes,
+            rows: report.rows,
+            rejected_rows: report.rejected_rows,
+            corrupt_rows: report.corrupt_rows,
+            failed_files: report.files.iter().filter(|file| file.failure.is_some()).count(),
+            report_key: report_key.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -173,68 +233,62 @@ pub struct Name {
 
 pub async fn one(State(dashboard): State<Shared>, UrlQuery(name): UrlQuery<Name>) -> Answer<StoryView> {
     let table = dashboard.home.cloud().table(TRACKING_TABLE).await?;
-    let key = penstock_engine::cloud::table::Key::new(&name.date, format!("{MANIFEST_KEY_PREFIX}{}.json", name.id));
+    let key = Key::new(&name.date, format!("{MANIFEST_KEY_PREFIX}{}.json", name.id));
     let manifest = read_manifest(&*table, &key).await?;
     let manifest = manifest.ok_or_else(|| Failure::missing(format!("manifest {} of {}", name.id, name.date)))?;
-    let (mut gaps, mut membership, mut report) = (Vec::new(), None, None);
-    if let Some(bucket) = dashboard.option("manifests") {
-        let bucket = dashboard.home.cloud().bucket(bucket).await?;
-        let prefix = dashboard.option("manifests_prefix").unwrap_or("manifests/");
-        match read_manifest_json(&bucket, prefix, &manifest.date_prefix, manifest.id()).await {
-            Ok(found) => membership = found.map(|(json, _)| json),
-            Err(error) => gaps.push(format!("its list of files can't be read: {error}")),
-        }
-        if let Some(commit) = &manifest.commit {
-            match read_report(&bucket, commit).await {
-                Ok(found) => report = Some(found),
-                Err(error) => gaps.push(format!("the report of its attempt can't be read: {error}")),
-            }
-        }
-    }
-    Ok(Json(story(&manifest, membership.as_ref(), report.as_ref(), gaps)))
+    let (named, options) = (format!("{}/{}", name.date, name.id), Options { glance: true, ..Options::default() });
+    let (told, gaps) = match trace(dashboard.home.cloud(), &dashboard.pipeline, &named, options).await {
+        Ok(told) => (told.manifest, Vec::new()),
+        // What its item says is worth showing all the same.
+        Err(error) => (None, vec![format!("what the buckets have of it can't be read: {error:#}")]),
+    };
+    Ok(Json(story(manifest, told, gaps)))
 }
 
-fn story(
-    manifest: &ManifestItem,
-    membership: Option<&ManifestJson>,
-    report: Option<&AttemptReport>,
-    gaps: Vec<String>,
-) -> StoryView {
-    let (files, files_cut) = files(membership, report);
+fn story(manifest: ManifestItem, told: Option<ManifestStory>, gaps: Vec<String>) -> StoryView {
+    let attempts = told.as_ref().map_or(&[][..], |told| &told.attempts);
+    let won = attempts.iter().find(|attempt| attempt.won).map(|attempt| &attempt.report);
+    let (files, files_cut) = files(told.as_ref().and_then(|told| told.membership.as_ref()), won);
+    let recorded = manifest.outputs.iter().flatten().map(|uri| (uri.clone(), None));
     StoryView {
-        manifest: row(manifest),
+        manifest: row(&manifest),
         manifest_path: manifest.manifest_path.clone(),
         trace_id: trace_id(manifest.id()),
         error: manifest.error_message.clone(),
         retry_at: manifest.retry_at.map(penstock_engine::time::format_time),
-        outputs: manifest.outputs.clone().unwrap_or_default(),
+        outputs: told.as_ref().map_or_else(|| recorded.collect(), |told| told.outputs.clone()),
         rejects_key: manifest.commit.as_ref().and_then(|commit| commit.rejects_key.clone()),
-        story: events(manifest, report),
+        story: events(&manifest, attempts),
+        attempts: attempts.iter().map(AttemptView::from).collect(),
         files,
         files_cut,
         gaps,
+        holder: told.as_ref().and_then(|told| told.holder.clone()),
+        next: told.map(|told| told.next),
     }
 }
 
 /// What happened to it, in order.
-fn events(manifest: &ManifestItem, report: Option<&AttemptReport>) -> Vec<Event> {
+fn events(manifest: &ManifestItem, attempts: &[Attempt]) -> Vec<Event> {
     let mut events = Vec::new();
     let mut add = |at: Option<&str>, what: String| events.extend(at.map(|at| Event { at: at.to_owned(), what }));
     let reason = manifest.flush_reason.map_or("an unknown threshold", penstock_operators::model::FlushReason::as_str);
     add(Some(&manifest.created_at), format!("Assembly began, because of {reason}."));
     add(manifest.announced_at.as_deref(), "ManifestReady was accepted by the bus.".to_owned());
-    if let Some(report) = report {
+    for Attempt { won, report, .. } in attempts {
         add(Some(&report.started_at), format!("Attempt {} began.", report.attempt));
         let passes = if report.passes == 1 { "one pass".to_owned() } else { format!("{} passes", report.passes) };
-        add(
-            Some(&report.ended_at),
-            format!("Converted in {passes}: {} rows, {} rejected lines.", report.rows, report.rejected_rows),
-        );
+        let counts = if *won { "" } else { " This attempt doesn't count." };
+        let (rows, rejected) = (report.rows, report.rejected_rows);
+        add(Some(&report.ended_at), format!("Converted in {passes}: {rows} rows, {rejected} rejected lines.{counts}"));
     }
-    match manifest.status {
-        ManifestState::Completed | ManifestState::Failed if manifest.settled_at.is_some() => {}
-        state => add(manifest.updated_at.as_deref(), format!("It is {state} since its last change.")),
-    }
+    let became = match manifest.status {
+        ManifestState::Completed => "Its outputs were visible: it was completed.".to_owned(),
+        ManifestState::Failed => format!("It failed for good, after attempt {}.", manifest.attempt),
+        ManifestState::Abandoned => "It was abandoned: none of its files could be claimed.".to_owned(),
+        state => format!("It is {state} since its last change."),
+    };
+    add(manifest.updated_at.as_deref(), became);
     add(manifest.alerted_at.as_deref(), "Its failure, or that of its files, was accepted by the bus.".to_owned());
     add(manifest.settled_at.as_deref(), format!("Its files had followed it: it is {}.", manifest.status));
     events.sort_by(|a, b| a.at.cmp(&b.at));

@@ -11,6 +11,7 @@ mod config;
 mod dead_letters;
 mod files;
 pub mod history;
+mod kept;
 mod manifests;
 mod overview;
 mod pending;
@@ -23,28 +24,30 @@ use axum::{
     Json, Router,
     extract::{Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
-    middleware::{Next, from_fn},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use penstock_engine::{cloud::CloudError, graph::Registry, monitor::Monitor, operator::OperatorError};
 use serde::Serialize;
 
-pub use actions::{Token, TokenError};
 use cached::Cached;
 pub use history::History;
+use kept::Kept;
 
 use crate::{
     facts::{Facts, TRACKING_TABLE, queue_depths},
     home::Home,
     loader::Pipeline,
+    token::Token,
 };
 
 /// At most so many items are read for counts; past that a count is told as "at least".
 const COUNTED_ITEMS: usize = 20_000;
 
-/// Counts are read anew after so long at the earliest, and never more than a twentieth of the time.
-const COUNTS_FRESH: Duration = Duration::from_secs(1);
+/// Counts are read anew after so long at the earliest, and never more than a twentieth of the time: on one machine, and
+/// where readings are paid.
+const COUNTS_FRESH: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// What the pages are made of.
 pub struct Dashboard {
@@ -56,6 +59,7 @@ pub struct Dashboard {
     token: Option<Token>,
     counts: Cached<Counts>,
     queues: Cached<BTreeMap<String, penstock_engine::cloud::queue::QueueDepth>>,
+    kept: Arc<Kept>,
 }
 
 /// What the table says, as far as it was read.
@@ -75,6 +79,9 @@ impl Dashboard {
         history: Arc<History>,
         token: Option<Token>,
     ) -> Self {
+        let is_dear = home.local().is_none();
+        let (counts_fresh, fresh) =
+            if is_dear { (COUNTS_FRESH.1, kept::DEAR) } else { (COUNTS_FRESH.0, Duration::ZERO) };
         Self {
             pipeline,
             registry,
@@ -82,8 +89,9 @@ impl Dashboard {
             monitor,
             history,
             token,
-            counts: Cached::new(COUNTS_FRESH),
-            queues: Cached::new(COUNTS_FRESH),
+            counts: Cached::new(counts_fresh),
+            queues: Cached::new(counts_fresh.min(kept::DEAR)),
+            kept: Arc::new(Kept::new(fresh)),
         }
     }
 
@@ -135,20 +143,33 @@ pub fn routes(dashboard: Arc<Dashboard>) -> Router {
         .route("/api/process.json", get(overview::process))
         .route("/api/overview.json", get(overview::get))
         .route("/api/history.json", get(history))
-        .route("/api/shards.json", get(shards::get))
         .route("/api/pending.json", get(pending::get))
+        .route("/api/dead-letters.json", get(dead_letters::list))
+        .route("/api/config.json", get(config::get))
+        .merge(readings(&dashboard.kept))
+        .merge(actions(&dashboard.kept))
+        .with_state(dashboard)
+        .layer(from_fn(guarded))
+}
+
+/// The views for which tables and buckets are read each time.
+fn readings(kept: &Arc<Kept>) -> Router<Shared> {
+    Router::new()
+        .route("/api/shards.json", get(shards::get))
         .route("/api/manifests.json", get(manifests::list))
         .route("/api/manifest.json", get(manifests::one))
         .route("/api/files.json", get(files::search))
         .route("/api/file.json", get(files::story))
         .route("/api/rejects.json", get(rejects::list))
         .route("/api/rejected-lines.json", get(rejects::sample))
-        .route("/api/dead-letters.json", get(dead_letters::list))
-        .route("/api/config.json", get(config::get))
+        .layer(from_fn_with_state(Arc::clone(kept), kept::keep))
+}
+
+fn actions(kept: &Arc<Kept>) -> Router<Shared> {
+    Router::new()
         .route("/api/redrive", post(actions::redrive))
         .route("/api/flush", post(pending::flush))
-        .with_state(dashboard)
-        .layer(from_fn(guarded))
+        .layer(from_fn_with_state(Arc::clone(kept), kept::forget))
 }
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";

@@ -76,6 +76,7 @@ struct Totals {
     manifests: BTreeMap<String, u64>,
     rows: u64,
     rejected_rows: u64,
+    corrupt_rows: u64,
     bytes: u64,
     unsettled_manifests: u64,
 }
@@ -182,6 +183,7 @@ fn totals(facts: &Facts, complete: bool) -> Totals {
         manifests,
         rows: facts.rows(),
         rejected_rows: facts.rejected_rows(),
+        corrupt_rows: facts.corrupt_rows(),
         bytes: facts.bytes(),
         unsettled_manifests: facts.unsettled_manifests,
     }

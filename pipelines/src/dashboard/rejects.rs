@@ -8,7 +8,7 @@ use object_store::{GetOptions, GetRange, path::Path};
 use penstock_engine::cloud::table::{Key, Query};
 use penstock_operators::{
     fold::protocol::read_manifest,
-    model::{FileItem, FileState, MANIFEST_KEY_PREFIX, SHARDS, STATUS_INDEX, read_item},
+    model::{FileItem, FileState, MANIFEST_KEY_PREFIX, ManifestState, SHARDS, STATUS_INDEX, read_item},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -46,7 +46,7 @@ pub async fn list(State(dashboard): State<Shared>) -> Answer<View> {
     let (quarantined, more_quarantined) = dashboard.files_in(FileState::Quarantined).await?;
     let (failed, more_failed) = dashboard.files_in(FileState::Failed).await?;
     let has_rejects = |manifest: &penstock_operators::model::ManifestItem| manifest.rejected_rows.unwrap_or(0) > 0;
-    let (manifests, _, more_manifests) = dashboard.manifests(None, has_rejects).await?;
+    let (manifests, _, more_manifests) = dashboard.manifests(None, Some(ManifestState::Completed), has_rejects).await?;
     let manifests = manifests.iter().map(|manifest| WithRejects {
         id: manifest.id().to_owned(),
         date: manifest.date_prefix.clone(),

@@ -326,7 +326,7 @@ async fn letters(cloud: &dyn Cloud, pipeline: &Pipeline, queue: &str, act: bool)
                         .await?
                         .into_iter()
                         .collect::<Result<Vec<()>, _>>()?;
-                    tracing::info!(message = message.id, from = queue, to = target, "Dead letter redriven by hand.");
+                    tracing::info!(message_id = message.id, from = queue, to = target, "Dead letter redriven by hand.");
                     step.outcome = Outcome::Redriven;
                     step.because = format!("sent to {target}");
                 }

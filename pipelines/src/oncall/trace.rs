@@ -8,7 +8,7 @@ mod tell;
 
 use chrono::{DateTime, Utc};
 use penstock_engine::cloud::queue::QueueDepth;
-use penstock_operators::model::{AttemptReport, FileItem, FileResult, ManifestItem};
+use penstock_operators::model::{AttemptReport, FileItem, FileResult, ManifestItem, ManifestJson};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -81,6 +81,9 @@ pub struct ManifestStory {
     pub item: ManifestItem,
     /// Whether its JSON object is there, and how many files it lists.
     pub listed: Option<usize>,
+    /// That object.
+    #[serde(skip)]
+    pub membership: Option<ManifestJson>,
     /// Every attempt that left a report, the first one first.
     pub attempts: Vec<Attempt>,
     /// Its outputs, and how many bytes each has; `None` where it isn't there.

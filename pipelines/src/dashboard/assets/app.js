@@ -10,14 +10,22 @@ const plural = (count, one, many = `${one}s`) => `${number(count)} ${count === 1
 const manifestLink = (date, id) => h("a", { href: `/manifests/${encodeURIComponent(date)}/${encodeURIComponent(id)}`, "data-key": `manifest ${id}` }, id);
 const fileAddress = (date, key) => `/files/${encodeURIComponent(date)}/${key.split("/").map(encodeURIComponent).join("/")}`;
 const fileLink = (date, key) => h("a", { href: fileAddress(date, key), "data-key": `file ${date}/${key}` }, key);
+const failedBadge = (files) => h("span", { class: "badge bad" }, `${plural(files, "file")} failed`);
+/** How long ago something was, by the clock of the process: that of the person may be off. */
+const age = (at) => seconds(Math.max(0, (processNow() - new Date(at)) / 1000));
 const cutNote = (cut) => cut && h("p", { class: "soft" }, "There is more than is shown here. Choose a date, or write more of a key.");
 
 /** Whether this process may act. */
 let mayAct = false;
 
+/** How far the clock of the process is ahead of the one here. */
+let clockAheadMs = 0;
+const processNow = () => Date.now() + clockAheadMs;
+
 /** Shows the state of the process above every page. */
 function showProcess(view) {
   mayAct = view.actions_allowed;
+  clockAheadMs = view.now_ms - Date.now();
   const { readiness, about } = view;
   const [word, weight] = !readiness.ready ? ["not ready", "bad"] : readiness.degraded ? ["degraded", "warn"] : ["ready", "good"];
   byId("ready").textContent = word;
@@ -27,17 +35,18 @@ function showProcess(view) {
   byId("fresh").textContent = `as of ${view.now.slice(11, 19)} UTC`;
 }
 
-/** Asks for one thing again and again, and shows it; a failure is said, and asked again. */
-function live(path, region, draw, everyMs = 3000) {
-  let before = "";
+/** Asks for one thing again and again, and shows it; a failure is said, and asked again. Where ages stand it is drawn again after
+ * a while though nothing has changed. */
+function live(path, region, draw, everyMs = 3000, redrawMs = Infinity) {
+  let [before, drawnAt] = ["", 0];
   const look = async () => {
     if (!document.hidden) {
       try {
         const address = typeof path === "function" ? path() : path;
         const view = await ask(address);
         const text = address + JSON.stringify(view);
-        if (text !== before) {
-          before = text;
+        if (text !== before || Date.now() - drawnAt > redrawMs) {
+          [before, drawnAt] = [text, Date.now()];
           show(region, draw(view));
         }
         main.removeAttribute("aria-busy");
@@ -82,7 +91,7 @@ function rates(view) {
 }
 
 const sum = (counts, names) => names.reduce((total, name) => total + (counts[name] ?? 0), 0);
-const tile = (label, value, more, id) => h("div", { class: "card tile" }, h("div", { class: "label" }, label), h("div", { class: "value", id }, value), h("div", { class: "more" }, more ?? ""));
+const tile = (label, value, more, id, href) => h("div", { class: "card tile" }, h("div", { class: "label" }, href ? h("a", { href, "data-key": `tile ${label}` }, label) : label), h("div", { class: "value", id }, value), h("div", { class: "more" }, more ?? ""));
 
 function overview() {
   const [notes, tiles, drawing, charts, rest] = [h("div"), h("div", { class: "tiles" }), h("div"), h("div", { class: "charts" }), h("div", { class: "two" })];
@@ -96,15 +105,15 @@ function overview() {
     const queued = view.queues.filter((queue) => !queue.is_dead_letter).reduce((total, queue) => total + queue.visible + queue.in_flight + queue.delayed, 0);
     const dead = view.queues.filter((queue) => queue.is_dead_letter).reduce((total, queue) => total + queue.visible + queue.in_flight + queue.delayed, 0);
     show(tiles,
-      tile("Files completed", atLeast(totals.files.completed ?? 0), `${number(sum(totals.files, ["pending", "manifested"]))} under way`, "files-completed"),
-      tile("Files failed", atLeast(totals.files.failed ?? 0), `${number(totals.files.quarantined ?? 0)} in quarantine`, "files-failed"),
-      tile("Manifests", atLeast(totals.manifests.completed ?? 0), `${number(sum(totals.manifests, ["assembling", "pending", "processing"]))} under way, ${number(totals.manifests.failed ?? 0)} failed`, "manifests-completed"),
-      tile("Rows", atLeast(totals.rows), `${number(totals.rejected_rows)} rejected lines`, "rows"),
+      tile("Files completed", atLeast(totals.files.completed ?? 0), `${number(sum(totals.files, ["pending", "manifested"]))} under way`, "files-completed", "/files"),
+      tile("Files failed", atLeast(totals.files.failed ?? 0), `${number(totals.files.quarantined ?? 0)} in quarantine`, "files-failed", "/rejects"),
+      tile("Manifests", atLeast(totals.manifests.completed ?? 0), `${number(sum(totals.manifests, ["assembling", "pending", "processing"]))} under way, ${number(totals.manifests.failed ?? 0)} failed`, "manifests-completed", "/manifests"),
+      tile("Rows", atLeast(totals.rows), `${plural(totals.rejected_rows, "rejected line")}${totals.corrupt_rows ? `, ${number(totals.corrupt_rows)} corrupt` : ""}`, "rows"),
       tile("Stored bytes", bytes(totals.bytes), "of all files"),
-      tile("Queued", number(queued), dead ? `${plural(dead, "dead letter")}` : "no dead letters", "queued"));
+      tile("Queued", number(queued), dead ? plural(dead, "dead letter") : "no dead letters", "queued", "/dead-letters"));
     const measured = rates(view);
     show(drawing, graph(view.operators, measured));
-    show(rest, operatorsCard(view, measured), queuesCard(view), datesCard(view));
+    show(rest, operatorsCard(view, measured), h("div", { class: "column" }, queuesCard(view), datesCard(view)));
     return [];
   }, 2000);
   live("/api/history.json", charts, ({ points, every_seconds: every }) => [
@@ -148,7 +157,7 @@ function datesCard(view) {
   const list = (counts) => Object.entries(counts).map(([state, count]) => `${number(count)} ${state}`).join(", ");
   const columns = [
     { name: "Date", heading: true, class: "nowrap", cell: (date) => h("a", { href: `/manifests?date=${date.date}`, "data-key": `date ${date.date}` }, date.date) },
-    { name: "Files", cell: (date) => list(date.files) },
+    { name: "Files", cell: (date) => [list(date.files), date.oldest_pending && h("div", { class: "soft", title: date.oldest_pending }, `the oldest pending since ${age(date.oldest_pending)}`)] },
     { name: "Manifests", cell: (date) => list(date.manifests) },
     { name: "Rows", number: true, cell: (date) => number(date.rows) },
     { name: "Rejected", number: true, cell: (date) => number(date.rejected_rows) },
@@ -220,17 +229,17 @@ function manifests() {
     return card("", table("The newest first", [
       { name: "Manifest", heading: true, class: "break", cell: (row) => manifestLink(row.date, row.id) },
       { name: "Date", class: "nowrap", cell: (row) => row.date },
-      { name: "State", cell: (row) => [badge(row.state), row.error && h("div", { class: "soft break" }, row.error.length > 140 ? `${row.error.slice(0, 140)}…` : row.error)] },
+      { name: "State", cell: (row) => [badge(row.state), row.failed_files > 0 && row.state === "completed" && [" ", failedBadge(row.failed_files)], row.error && h("div", { class: "soft break clamp", title: row.error }, row.error)] },
       { name: "Attempt", number: true, cell: (row) => (row.attempt ? `${row.attempt}` : "") },
-      { name: "Files", number: true, cell: (row) => number(row.files) + (row.failed_files ? ` (${row.failed_files} failed)` : "") },
+      { name: "Files", number: true, cell: (row) => number(row.files) },
       { name: "Bytes", number: true, cell: (row) => bytes(row.bytes) },
       { name: "Closed by", cell: (row) => row.flush_reason ?? "" },
       { name: "Rows", number: true, cell: (row) => (row.rows === null ? "" : number(row.rows)) },
       { name: "Rejected", number: true, cell: (row) => (row.rejected_rows ? number(row.rejected_rows) : "") },
-      { name: "Took", number: true, cell: (row) => (row.settled_at ? seconds((new Date(row.settled_at) - new Date(row.created_at)) / 1000) : "") },
+      { name: "Took", number: true, cell: (row) => (row.settled_at ? seconds((new Date(row.settled_at) - new Date(row.created_at)) / 1000) : ["abandoned"].includes(row.state) ? "" : `${age(row.created_at)} so far`) },
       { name: "Made", cell: (row) => time(row.created_at) },
     ], view.manifests, "No manifest is like that."), cutNote(view.cut));
-  });
+  }, 3000, 15_000);
   const changed = () => {
     chosen = date.value;
     history.replaceState(null, "", `/manifests?${new URLSearchParams({ date: chosen, status: status.value })}`);
@@ -256,15 +265,28 @@ function manifest(date, id) {
     return [
       view.error && h("div", { class: "note unready", id: "reason" }, h("strong", {}, of.state === "failed" ? "Why it failed: " : "What failed: "), view.error),
       view.gaps.map((gap) => h("div", { class: "note" }, gap)),
+      view.next && h("div", { class: view.next.is_late ? "note" : "card" }, h("strong", {}, `What comes next: ${view.next.step}`), view.next.is_late && " (late)", h("div", { class: "soft" }, view.next.because)),
       mayAct && (of.state === "failed" || of.failed_files > 0) && h("div", { class: "row" }, redriveAll()),
       h("div", { class: "two" },
         card("What it is", h("dl", { class: "facts" },
-          fact("State", badge(of.state)), fact("Attempt", of.attempt || null), fact("Not before", time(view.retry_at)),
+          fact("State", [badge(of.state), of.failed_files > 0 && of.state === "completed" && [" ", failedBadge(of.failed_files)]]), fact("Attempt", of.attempt || null), fact("Not before", time(view.retry_at)),
           fact("Files", `${number(of.files)}, ${bytes(of.bytes)}${of.failed_files ? `; ${of.failed_files} failed` : ""}`),
-          fact("Rows", of.rows === null ? null : `${number(of.rows)}, and ${plural(of.rejected_rows, "rejected line")}`),
+          fact("Rows", of.rows === null ? null : `${number(of.rows)}${of.corrupt_rows ? ` (${number(of.corrupt_rows)} of them corrupt)` : ""}, and ${plural(of.rejected_rows, "rejected line")}`),
+          fact("Worked on by", view.holder),
           fact("Trace id", h("code", {}, view.trace_id)), fact("Its JSON", h("code", {}, view.manifest_path)),
-          fact("Outputs", view.outputs.length ? view.outputs.map((output) => h("div", {}, h("code", {}, output))) : null))),
+          fact("Outputs", view.outputs.length ? view.outputs.map(([output, size]) => h("div", {}, h("code", {}, output), size === null ? h("strong", {}, " is not there") : h("span", { class: "soft nowrap" }, ` ${bytes(size)}`))) : null))),
         card("What happened", h("ol", { class: "story" }, view.story.map((event) => h("li", {}, time(event.at), event.what))))),
+      card("Its attempts", table("Those that left a report", [
+        { name: "Attempt", heading: true, cell: (attempt) => [`${attempt.number} `, attempt.won ? badge("it counts") : null] },
+        { name: "Token", class: "nowrap", cell: (attempt) => h("code", { title: attempt.token }, attempt.token.slice(0, 8)) },
+        { name: "Began", cell: (attempt) => time(attempt.started_at) },
+        { name: "Took", number: true, cell: (attempt) => seconds((new Date(attempt.ended_at) - new Date(attempt.started_at)) / 1000) },
+        { name: "Passes", number: true, cell: (attempt) => number(attempt.passes) },
+        { name: "Rows", number: true, cell: (attempt) => number(attempt.rows) + (attempt.corrupt_rows ? ` (${number(attempt.corrupt_rows)} corrupt)` : "") },
+        { name: "Rejected", number: true, cell: (attempt) => number(attempt.rejected_rows) },
+        { name: "Failed files", number: true, cell: (attempt) => number(attempt.failed_files) },
+        { name: "Report", class: "break", cell: (attempt) => h("code", {}, attempt.report_key) },
+      ], view.attempts, of.attempt ? `${plural(of.attempt, "attempt")} begun; none has left a report.` : "None yet.")),
       card("Its files", table("Those that failed first", [
         { name: "File", heading: true, class: "break", cell: (file) => fileLink(date, file.file_key) },
         { name: "Bytes", number: true, cell: (file) => (file.size_bytes === null ? "" : bytes(file.size_bytes)) },
@@ -277,7 +299,7 @@ function manifest(date, id) {
 }
 
 const rejectColumns = [
-  { name: "File", heading: true, class: "break", cell: (line) => line.file_key },
+  { name: "File", heading: true, class: "break", cell: (line) => (line.date && line.file_key ? fileLink(line.date, line.file_key) : line.file_key) },
   { name: "Line", number: true, cell: (line) => line.line ?? "" },
   { name: "Reason", cell: (line) => line.reason ?? "" },
   { name: "Text", class: "break", cell: (line) => line.more_rejects ? `and ${number(line.more_rejects)} more of this file` : h("code", {}, (line.raw ?? `base64: ${line.raw_base64}`).slice(0, 300)) },
@@ -286,7 +308,7 @@ const rejectColumns = [
 async function rejectedLines(region, date, id) {
   try {
     const { lines, cut } = await ask(`/api/rejected-lines.json?date=${encodeURIComponent(date)}&id=${encodeURIComponent(id)}`);
-    show(region, card("Rejected lines", table("The first of them", rejectColumns, lines), cutNote(cut)));
+    show(region, card("Rejected lines", table("The first of them", rejectColumns, lines.map((line) => ({ ...line, date }))), cutNote(cut)));
   } catch (error) {
     show(region, card("Rejected lines", h("p", { class: "soft" }, error.message)));
   }
@@ -297,7 +319,7 @@ async function rejectedLines(region, date, id) {
 const fileColumns = [
   { name: "File", heading: true, class: "break", cell: (file) => fileLink(file.date, file.file_key) },
   { name: "Date", class: "nowrap", cell: (file) => file.date },
-  { name: "State", cell: (file) => badge(file.state) },
+  { name: "State", cell: (file) => [badge(file.state), ["pending", "manifested"].includes(file.state) && h("span", { class: "soft nowrap" }, ` since ${age(file.updated_at ?? file.created_at)}`)] },
   { name: "Bytes", number: true, cell: (file) => bytes(file.size_bytes) },
   { name: "Rows", number: true, cell: (file) => (file.rows === null ? "" : number(file.rows)) },
   { name: "Rejected", number: true, cell: (file) => (file.rejected_rows ? number(file.rejected_rows) : "") },
@@ -313,7 +335,7 @@ function files() {
   const form = h("form", { class: "row card", role: "search" }, h("label", {}, "How its key begins, or its whole key or URI", key), h("button", { class: "main" }, "Search"));
   show(main, h("h1", {}, "Files"), form, region);
   const look = live(() => `/api/files.json?key=${encodeURIComponent(key.value)}`, region, (view) =>
-    card("", table("By date, the newest first", fileColumns, view.files, "No file's key begins like that."), cutNote(view.cut)), 5000);
+    card("", table("By date, the newest first", fileColumns, view.files, "No file's key begins like that."), cutNote(view.cut)), 5000, 15_000);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     history.replaceState(null, "", `/files?${new URLSearchParams({ key: key.value })}`);
@@ -331,6 +353,13 @@ function file(date, key) {
 
 const OBJECTS = { there: "it is there, as it was tracked", gone: "it is gone", elsewhere: "it is in another bucket than the pipeline's input" };
 
+/** What an attempt made of a file. */
+function attemptOf({ attempt: number, token, won }, results) {
+  const result = results.find(([of]) => of === token)?.[1];
+  const made = !result ? "ended" : result.failure ? `could not use it: ${result.failure}` : `made ${plural(result.rows, "row")} of it`;
+  return `Attempt ${number} ${made}${won ? "" : "; it doesn't count"}.`;
+}
+
 function fileVersion({ item, object, manifest, quarantined_as: copy, results, rejects, next }) {
   const state = item.status.split("#")[0];
   const id = manifest?.item.file_key.replace(/^MANIFEST#/, "").replace(/\.json$/, "");
@@ -340,7 +369,7 @@ function fileVersion({ item, object, manifest, quarantined_as: copy, results, re
     item.pending_since !== item.created_at && [item.pending_since, "It became pending again."],
     [item.claimed_at, id && ["It was claimed for ", manifestLink(item.date_prefix, id), "."]],
     [manifest?.item.announced_at, "Its manifest was announced."],
-    ...(manifest?.attempts ?? []).map((attempt) => [attempt.ended_at, `Attempt ${attempt.attempt} ended with ${plural(attempt.rows, "row")}${attempt.won ? "" : "; it doesn't count"}.`]),
+    ...(manifest?.attempts ?? []).map((attempt) => [attempt.ended_at, attemptOf(attempt, results)]),
     ["completed", "failed", "quarantined"].includes(state) && [item.updated_at, `It is ${state}.`],
   ];
   const told = moments.filter((moment) => moment && moment[0] && moment[1]).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
@@ -457,7 +486,7 @@ function deadLetters() {
       h("p", { class: "soft" }, queue.messages ? plural(queue.messages, "message") : "It is empty."),
       queue.shown.map((message) => h("details", { "data-key": `message ${message.id}` },
         h("summary", {}, time(message.sent_at), ` from ${message.source ?? "a change stream"}, received ${plural(message.receive_count, "time")}`, message.reason && h("span", { class: "break" }, `: ${message.reason}`)),
-        h("pre", { tabindex: "0" }, message.body))),
+        message.about && h("p", {}, h("a", { href: message.about }, "What it tells of")), h("pre", { tabindex: "0" }, message.body))),
       mayAct && queue.messages > 0 && h("div", { class: "row" }, redriveButton(`Send back ${queue.name}…`, `Send the dead letters of ${queue.name} back`, { letters: { queue: queue.name } })))),
   ]);
 }

@@ -37,6 +37,8 @@ const REJECTS: usize = 5;
 
 /// The largest object of rejects that is read for them.
 const MAX_REJECTS_BYTES: u64 = 256 << 20;
+/// The same, at a glance.
+const GLANCED_REJECTS_BYTES: u64 = 4 << 20;
 
 /// Files of the same name that are listed.
 const NAMED: usize = 10;
@@ -55,6 +57,9 @@ const HISTORY_PAGES: usize = 5000;
 pub struct Options {
     /// Read the change stream for the item's history: all of it, so only on demand.
     pub history: bool,
+    /// For a page that is drawn again and again: without the states of a manifest's files, and without rejected lines that
+    /// are dear to find.
+    pub glance: bool,
 }
 
 /// The story of what a person named.
@@ -80,7 +85,7 @@ pub async fn trace(
     let mut story = Story { asked: asked.to_owned(), files: Vec::new(), manifest: None, dead_letters: Vec::new() };
     match Named::parse(asked, &gatherer.layout) {
         Named::Manifest(date, id) => match find_manifest(&*gatherer.table, date.as_deref(), &id).await? {
-            Some(item) => story.manifest = Some(gatherer.manifest(item, true).await?),
+            Some(item) => story.manifest = Some(gatherer.manifest(item, !options.glance).await?),
             None => bail!("there is no manifest {id}: its item may have expired, or its id be misspelt"),
         },
         Named::File(date, file_key) => {
@@ -216,7 +221,8 @@ impl Gatherer {
         let holder = self.holder(&item).await?;
         let next = next_of_manifest(&item, json.is_some(), holder.as_deref(), &self.layout, self.now);
         Ok(ManifestStory {
-            listed: json.map(|json| json.files.len()),
+            listed: json.as_ref().map(|json| json.files.len()),
+            membership: json,
             attempts: self.attempts(&item).await?,
             outputs: self.outputs(&item).await?,
             history: self.history(&item.key()).await?,
@@ -274,7 +280,8 @@ impl Gatherer {
     async fn rejects(&self, key: &str, file_path: &str) -> anyhow::Result<Vec<Value>> {
         let path = Path::from(key);
         let found = self.quarantine.store.get(&path).await?;
-        if found.meta.size > MAX_REJECTS_BYTES {
+        let most = if self.options.glance { GLANCED_REJECTS_BYTES } else { MAX_REJECTS_BYTES };
+        if found.meta.size > most {
             return Ok(Vec::new());
         }
         let bytes = found.bytes().await?;

@@ -110,11 +110,8 @@ fn tell_manifest(out: &mut dyn Write, story: &ManifestStory, indent: &str) -> io
         }
     }
     if let (Some(rows), Some(rejects)) = (item.rows, item.rejected_rows) {
-        writeln!(
-            out,
-            "{indent}  result      {rows} rows, {rejects} rejected lines, {} failed files",
-            item.failed_files.unwrap_or_default()
-        )?;
+        let (corrupt, failed) = (corrupt(item.corrupt_rows.unwrap_or_default()), item.failed_files.unwrap_or_default());
+        writeln!(out, "{indent}  result      {rows} rows{corrupt}, {rejects} rejected lines, {failed} failed files")?;
     }
     if let Some(error) = &item.error_message {
         writeln!(out, "{indent}  error       {error}")?;
@@ -145,9 +142,20 @@ fn tell_attempt(out: &mut dyn Write, attempt: &Attempt, indent: &str) -> io::Res
     let won = if attempt.won { "; it counts" } else { "; it doesn't count" };
     writeln!(
         out,
-        "{indent}  attempt {}   {} to {}: {} rows, {} rejected lines, {} passes{won}",
-        report.attempt, report.started_at, report.ended_at, report.rows, report.rejected_rows, report.passes
+        "{indent}  attempt {}   {} to {}: {} rows{}, {} rejected lines, {} passes{won}",
+        report.attempt,
+        report.started_at,
+        report.ended_at,
+        report.rows,
+        corrupt(report.corrupt_rows),
+        report.rejected_rows,
+        report.passes
     )
+}
+
+/// How many of some rows are corrupt, if any are.
+fn corrupt(rows: u64) -> String {
+    if rows == 0 { String::new() } else { format!(" ({rows} of them corrupt)") }
 }
 
 fn tell_history(out: &mut dyn Write, history: &[Step], indent: &str) -> io::Result<()> {
