@@ -253,3 +253,35 @@ pub async fn queue_depths(
     }
     Ok(depths)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn corrupt_rows_of_a_date_are_told_where_there_are_any() {
+        let manifest = |name: &str, corrupt: Option<u64>| -> ManifestItem {
+            let mut item = json!({
+                "date_prefix": "2026-02-01", "file_key": format!("MANIFEST#{name}.json"), "status": "completed",
+                "schema_version": 1, "manifest_path": "s3://m/m.json", "created_at": "t", "rows": 10, "rejected_rows": 1,
+            });
+            if let Some(corrupt) = corrupt {
+                item["corrupt_rows"] = corrupt.into();
+            }
+            serde_json::from_value(item).unwrap()
+        };
+        let told = |facts: &Facts| {
+            let mut text = Vec::new();
+            facts.dates["2026-02-01"].tell("2026-02-01", &mut text).unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        let mut facts = Facts::default();
+        facts.add_manifest(&manifest("a", None));
+        assert!(told(&facts).ends_with("rows: 10, rejected lines: 1\n"), "{}", told(&facts));
+        facts.add_manifest(&manifest("b", Some(3)));
+        assert!(told(&facts).ends_with("rows: 20 (3 of them corrupt), rejected lines: 2\n"), "{}", told(&facts));
+        assert_eq!(facts.corrupt_rows(), 3);
+    }
+}

@@ -278,6 +278,8 @@ fn cut(error: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use penstock_engine::cloud::table::KeyNames;
+
     use super::*;
 
     const LIMITS: Limits = Limits { max_attempts: 3, retry_wait: TimeDelta::seconds(60) };
@@ -331,6 +333,19 @@ mod tests {
     fn a_recorded_commit_is_completed_however_often_it_was_tried() {
         let recorded = ManifestItem { commit: Some(commit()), ..manifest(ManifestState::Processing, 99) };
         assert_eq!(next(&recorded, now(), LIMITS), Next::Complete);
+    }
+
+    #[test]
+    fn a_completed_manifest_tells_corrupt_rows_only_where_there_are_any() {
+        let keys = KeyNames { partition: "date_prefix".to_owned(), sort: "file_key".to_owned() };
+        let completed = |corrupt_rows| {
+            let commit = Commit { corrupt_rows, ..commit() };
+            let recorded = ManifestItem { commit: Some(commit.clone()), ..manifest(ManifestState::Processing, 1) };
+            let item = serde_dynamo::to_item(&recorded).unwrap();
+            let item = complete(&recorded, &commit, &[], now()).unwrap().apply(&keys, Some(&item)).unwrap();
+            serde_dynamo::from_item::<_, ManifestItem>(item).unwrap().corrupt_rows
+        };
+        assert_eq!((completed(Some(3)), completed(None)), (Some(3), None));
     }
 
     #[test]

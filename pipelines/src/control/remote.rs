@@ -166,3 +166,37 @@ impl Remote {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use penstock_engine::cloud::local::{LocalCloud, LocalOptions};
+
+    use super::*;
+    use crate::loader::load;
+
+    #[tokio::test]
+    async fn only_few_who_have_the_token_look_and_only_where_that_is_allowed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("ndjson-parquet.yaml");
+        let pipeline = load(&file, &|_| None, &penstock_operators::registry()).unwrap();
+        let naming = pipeline.naming.clone();
+        let cloud = LocalCloud::open(dir.path(), naming, &pipeline.resources, LocalOptions::default()).unwrap();
+        let hands = Hands::new(cloud, Arc::new(pipeline), None);
+        let refused = |token: Option<&str>, places: usize, given: &'static str| {
+            let token = token.map(|token| Token::new(token).unwrap());
+            let (places, stop) = (Arc::new(Semaphore::new(places)), CancellationToken::new());
+            let taps = Taps { hands: hands.clone(), token, places, stop };
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(given))]);
+            let request = serde_json::from_value(json!({ "operator": "fold" })).unwrap();
+            taps.open(&headers, &request).err().map(|(status, why)| (status.as_u16(), why)).unwrap()
+        };
+        let (token, right) = (Some("0123456789abcdef"), "Bearer 0123456789abcdef");
+        assert_eq!(refused(None, 1, right).0, 403);
+        assert_eq!(refused(token, 1, "Bearer 0123456789abcdee").0, 401);
+        // Strangers learn nothing of how busy it is.
+        assert_eq!(refused(token, 0, "").0, 401);
+        assert_eq!(refused(token, 0, right).0, 429);
+        assert!(refused(token, 1, right).1.contains("no service runs there"), "all but the operator was there");
+    }
+}

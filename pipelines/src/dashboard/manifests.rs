@@ -324,3 +324,26 @@ fn files(membership: Option<&ManifestJson>, report: Option<&AttemptReport>) -> (
     let all = membership.map_or_else(|| report.map_or(0, |report| report.files.len()), |json| json.files.len());
     (files, all > FILES_SHOWN)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_few_are_read_by_the_index_and_the_many_by_their_date() {
+        let dates = ["2026-02-02".to_owned(), "2026-02-01".to_owned()];
+        let read = |date, state| {
+            let queries = queries(date, state, &dates);
+            queries.into_iter().map(|query| (query.index, query.partition, query.range)).collect::<Vec<_>>()
+        };
+        let index = || Some(STATUS_INDEX.to_owned());
+        let manifests = || Range::Prefix(MANIFEST_KEY_PREFIX.to_owned());
+        let failed = Some(ManifestState::Failed);
+        assert_eq!(read(None, failed), [(index(), "failed".to_owned(), Range::All)]);
+        let of_date = Range::Equals("2026-02-01".to_owned());
+        assert_eq!(read(Some("2026-02-01"), failed), [(index(), "failed".to_owned(), of_date)]);
+        let by_date = dates.clone().map(|date| (None, date, manifests()));
+        assert_eq!(read(None, Some(ManifestState::Completed)), by_date);
+        assert_eq!(read(Some("2026-02-01"), None), [(None, "2026-02-01".to_owned(), manifests())]);
+    }
+}

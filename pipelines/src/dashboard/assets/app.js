@@ -2,7 +2,7 @@
 // tab alone, the token of actions.
 
 import { ask, badge, bytes, card, h, meter, number, seconds, show, table, time } from "./dom.js";
-import { chart, graph } from "./drawing.js";
+import { chart, graph, timeline } from "./drawing.js";
 
 const main = document.getElementById("main");
 const byId = (id) => document.getElementById(id);
@@ -226,16 +226,17 @@ function manifests() {
       show(date, h("option", { value: "" }, "newest"), dates.map((each) => h("option", { value: each }, each)));
       date.value = chosen;
     }
-    return card("", table("The newest first", [
+    return card("", timeline(view.manifests, processNow()), table("The newest first", [
       { name: "Manifest", heading: true, class: "break", cell: (row) => manifestLink(row.date, row.id) },
       { name: "Date", class: "nowrap", cell: (row) => row.date },
-      { name: "State", cell: (row) => [badge(row.state), row.failed_files > 0 && row.state === "completed" && [" ", failedBadge(row.failed_files)], row.error && h("div", { class: "soft break clamp", title: row.error }, row.error)] },
+      { name: "State", class: "roomy", cell: (row) => [badge(row.state), row.failed_files > 0 && row.state === "completed" && [" ", failedBadge(row.failed_files)], row.error && h("div", { class: "soft break clamp", title: row.error }, row.error)] },
       { name: "Attempt", number: true, cell: (row) => (row.attempt ? `${row.attempt}` : "") },
       { name: "Files", number: true, cell: (row) => number(row.files) },
       { name: "Bytes", number: true, cell: (row) => bytes(row.bytes) },
       { name: "Closed by", cell: (row) => row.flush_reason ?? "" },
       { name: "Rows", number: true, cell: (row) => (row.rows === null ? "" : number(row.rows)) },
       { name: "Rejected", number: true, cell: (row) => (row.rejected_rows ? number(row.rejected_rows) : "") },
+      { name: "Outputs", number: true, cell: (row) => (row.state === "completed" ? number(row.outputs) : "") },
       { name: "Took", number: true, cell: (row) => (row.settled_at ? seconds((new Date(row.settled_at) - new Date(row.created_at)) / 1000) : ["abandoned"].includes(row.state) ? "" : `${age(row.created_at)} so far`) },
       { name: "Made", cell: (row) => time(row.created_at) },
     ], view.manifests, "No manifest is like that."), cutNote(view.cut));

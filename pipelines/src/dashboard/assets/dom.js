@@ -56,8 +56,11 @@ export function meter(label, share, text) {
 
 const GOOD = { completed: "good", reading: "good", running: "good", ended: "", failed: "bad", stuck: "bad", stopped: "bad", quarantined: "warn", abandoned: "warn", failing: "warn", processing: "warn", waiting: "", elsewhere: "" };
 
+/** How good a state is: a class that colours it. */
+export const weight = (state) => GOOD[state] ?? "";
+
 /** A word for a state, coloured. */
-export const badge = (state) => h("span", { class: `badge ${GOOD[state] ?? ""}` }, state);
+export const badge = (state) => h("span", { class: `badge ${weight(state)}` }, state);
 
 export const number = (value) => (value ?? 0).toLocaleString("en-GB", { maximumFractionDigits: value < 10 ? 1 : 0 });
 

@@ -1,6 +1,6 @@
-// Drawings: the graph of operators with what flows through it, and charts of the last hour.
+// Drawings: the graph of operators with what flows through it, charts of the last hour, and the timeline of manifests.
 
-import { h, number } from "./dom.js";
+import { h, number, seconds, time, weight } from "./dom.js";
 
 const BOX = { width: 208, height: 74, gapX: 56, gapY: 16 };
 
@@ -121,4 +121,30 @@ export function chart(title, points, value, text, everySeconds) {
     readout.textContent = `${new Date(points[index].at_ms).toISOString().slice(11, 19)}  ${each === null ? "–" : text(each)}`;
   });
   return h("div", { class: "card chart" }, heading, svg);
+}
+
+const TIMELINE = { width: 1000, row: 10, gap: 3, most: 40, least: 4 };
+
+/** From when to when each of the newest manifests was under way: a bar each, the newest at the top. `now` is the process's. */
+export function timeline(manifests, now) {
+  const shown = manifests.slice(0, TIMELINE.most).map((manifest) => {
+    const from = Date.parse(manifest.created_at);
+    const done = manifest.settled_at ?? (manifest.state === "abandoned" ? manifest.updated_at : null);
+    return { ...manifest, from, to: done ? Date.parse(done) : Math.max(now, from), isDone: done !== null };
+  });
+  if (shown.length < 2) return null;
+  const first = Math.min(...shown.map((each) => each.from));
+  const last = Math.max(first + 1000, ...shown.map((each) => each.to));
+  const { width, row, gap, least } = TIMELINE;
+  const x = (at) => ((width - least) * (at - first)) / (last - first);
+  const bars = shown.map((each, index) => {
+    const took = seconds((each.to - each.from) / 1000);
+    return h("rect", { x: x(each.from).toFixed(1), y: index * (row + gap), width: Math.max(least, x(each.to) - x(each.from)).toFixed(1), height: row, class: each.failed_files ? "bad" : weight(each.state) },
+      h("title", {}, `${each.id}: ${each.state}${each.failed_files ? `, ${each.failed_files} files failed` : ""}, ${took}${each.isDone ? "" : " so far"}`));
+  });
+  const height = shown.length * (row + gap);
+  const text = `The newest ${shown.length} manifests, from their making until their files had followed them; the table has the same.`;
+  return h("div", { class: "timeline" },
+    h("svg", { viewBox: `0 0 ${width} ${height}`, height, preserveAspectRatio: "none", role: "img", "aria-label": text }, bars),
+    h("div", { class: "ends" }, time(shown.find((each) => each.from === first).created_at), h("span", {}, `${seconds((last - first) / 1000)}: a bar for each of the newest ${shown.length}`), time(new Date(last).toISOString())));
 }
