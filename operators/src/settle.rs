@@ -5,7 +5,7 @@ mod events;
 use std::{collections::HashSet, sync::Arc};
 
 use async_trait::async_trait;
-use chrono::{DateTime, TimeDelta};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use penstock_engine::{
@@ -130,12 +130,8 @@ impl Settler {
         let followed: Vec<Followed> = settled.buffer_unordered(CONCURRENCY).try_collect().await?;
         let now = self.clock.now();
         // Every file was either moved by one of these writes or wasn't in this manifest any more.
-        let condition =
-            Condition::equals(attribute::STATUS, manifest.status.as_str()).and(Condition::absent("settled_at"));
-        let write = Write::update(manifest.key(), condition)
-            .set("settled_at", format_time(now))
-            .set_number(attribute::TTL, (now + self.ttl).timestamp());
-        let is_first = matches!(carry_out(&*self.table, &write).await?, Carried::Applied(_));
+        let marked = carry_out(&*self.table, &mark(manifest, self.ttl, now)).await?;
+        let is_first = matches!(marked, Carried::Applied(_));
         let count = |kind| followed.iter().filter(|followed| followed.how == kind).count() as u64;
         let (completed, failed) = (count(Settled::Completed), count(Settled::Failed));
         let made = DateTime::parse_from_rfc3339(&manifest.created_at).ok();
@@ -207,36 +203,55 @@ impl Settler {
         run: Option<String>,
         result: FileResult,
     ) -> Result<Followed, OperatorError> {
-        let shard = shard_of(&result.file_key);
-        let now = self.clock.now();
-        let condition = Condition::equals(attribute::STATUS, FileState::Manifested.status(shard))
-            .and(Condition::equals(attribute::MANIFEST_PATH, &manifest.manifest_path));
-        let mut write = Write::update(Key::new(&manifest.date_prefix, &result.file_key), condition)
-            .set_number("rows", result.rows)
-            .set_number("rejected_rows", result.rejected_rows)
-            .set(attribute::UPDATED_AT, format_time(now))
-            .set_number(attribute::TTL, (now + self.ttl).timestamp());
-        if let Some(run) = run {
-            write = write.set("job_run_id", run);
-        }
-        let (state, time) = match &result.failure {
-            None => (FileState::Completed, "completed_time"),
-            Some(failure) => {
-                let message = result.message.as_deref().unwrap_or_default();
-                let short: String = format!("{failure}: {message}").chars().take(MAX_ERROR_CHARS).collect();
-                write = write.set("error_message", short);
-                (FileState::Failed, "failed_time")
-            }
-        };
-        write = write.set(attribute::STATUS, state.status(shard)).set(time, format_time(now));
+        let write = follow(manifest, run.as_deref(), &result, self.ttl, self.clock.now());
+        let how = if result.failure.is_none() { Settled::Completed } else { Settled::Failed };
         Ok(match carry_out(&*self.table, &write).await? {
             Carried::Applied(item) => Followed {
-                how: if state == FileState::Completed { Settled::Completed } else { Settled::Failed },
+                how,
                 pending_since: item.and_then(|item| text(&item, attribute::PENDING_SINCE).map(str::to_owned)),
             },
             Carried::Refused(_) => Followed { how: Settled::Before, pending_since: None },
         })
     }
+}
+
+/// File `manifested` to this manifest → `completed` or `failed`, as the attempt `run` found it.
+pub fn follow(
+    manifest: &ManifestItem,
+    run: Option<&str>,
+    result: &FileResult,
+    ttl: TimeDelta,
+    now: DateTime<Utc>,
+) -> Write {
+    let shard = shard_of(&result.file_key);
+    let condition = Condition::equals(attribute::STATUS, FileState::Manifested.status(shard))
+        .and(Condition::equals(attribute::MANIFEST_PATH, &manifest.manifest_path));
+    let mut write = Write::update(Key::new(&manifest.date_prefix, &result.file_key), condition)
+        .set_number("rows", result.rows)
+        .set_number("rejected_rows", result.rejected_rows)
+        .set(attribute::UPDATED_AT, format_time(now))
+        .set_number(attribute::TTL, (now + ttl).timestamp());
+    if let Some(run) = run {
+        write = write.set("job_run_id", run);
+    }
+    let (state, time) = match &result.failure {
+        None => (FileState::Completed, "completed_time"),
+        Some(failure) => {
+            let message = result.message.as_deref().unwrap_or_default();
+            let short: String = format!("{failure}: {message}").chars().take(MAX_ERROR_CHARS).collect();
+            write = write.set("error_message", short);
+            (FileState::Failed, "failed_time")
+        }
+    };
+    write.set(attribute::STATUS, state.status(shard)).set(time, format_time(now))
+}
+
+/// A finished manifest, all of whose files have followed it, is settled.
+pub fn mark(manifest: &ManifestItem, ttl: TimeDelta, now: DateTime<Utc>) -> Write {
+    let condition = Condition::equals(attribute::STATUS, manifest.status.as_str()).and(Condition::absent("settled_at"));
+    Write::update(manifest.key(), condition)
+        .set("settled_at", format_time(now))
+        .set_number(attribute::TTL, (now + ttl).timestamp())
 }
 
 /// What became of a file whose manifest failed.
