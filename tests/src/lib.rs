@@ -9,6 +9,7 @@
 //! - [`parquet_rows`]: rows as readers see them, and the rows that NDJSON text must become;
 //! - [`mod@reference`]: what a single line must become, by a strict parser;
 //! - [`conservation`]: whether every line that went in came out exactly once (I1);
+//! - [`rebuilt`]: the real operators, built on another way to the cloud; [`death`]: to die at a named point by a real kill -9;
 //! - [`cost`]: the requests of a run, counted;
 //! - [`memory`]: a cloud in memory, on tokio's clock;
 //! - [`simulation`]: several processes of the pipeline on it, that may be paused and killed between any two requests.
@@ -17,10 +18,12 @@
 
 pub mod conservation;
 pub mod cost;
+pub mod death;
 pub mod memory;
 pub mod parquet_rows;
 pub mod place;
 pub mod program;
+pub mod rebuilt;
 pub mod reference;
 pub mod simulation;
 

@@ -26,8 +26,9 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::{
-    PATIENCE,
+    PATIENCE, death,
     program::{Ended, Running, tail},
+    simulation::witness::Crash,
     wait_for,
 };
 
@@ -123,6 +124,14 @@ impl Place {
     /// Starts `penstock run` on the pipeline, with more arguments.
     pub fn start_pipeline(&self, more: &[&str]) -> Running {
         self.start_on(&["run"], more)
+    }
+
+    /// Starts `penstock run` on the pipeline, to die by its own hand at a named point.
+    pub fn die_in_pipeline(&self, crash: &Crash, more: &[&str]) -> Running {
+        let (file, cloud) = (pipeline_file().display().to_string(), self.cloud().display().to_string());
+        let mut command = self.command(&[&["run", &*file, "--local", &*cloud], more].concat());
+        command.env(death::VARIABLE, crash.to_string());
+        Running::start(command, &self.path("logs"))
     }
 
     /// Runs the pipeline until nothing is left to do, after landing what a pattern names.

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
     time::{Duration, Instant},
@@ -27,6 +28,8 @@ pub struct Running {
 pub struct Ended {
     /// Its exit code; `None` if a signal ended it.
     pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
     /// What it wrote to stdout.
     pub out: String,
     /// What it wrote to stderr.
@@ -97,6 +100,7 @@ impl Running {
         let text = |path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
         Ended {
             code: status.code(),
+            signal: status.signal(),
             out: text(&self.out),
             err: text(&self.err),
             peak_bytes: self.peak_bytes,

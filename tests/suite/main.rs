@@ -9,6 +9,7 @@
 mod commands;
 mod convert;
 mod cost;
+mod crashes;
 mod documents;
 mod kill;
 mod observe;

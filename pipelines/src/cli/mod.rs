@@ -185,9 +185,14 @@ impl App {
 
 /// The whole program: reads the command line of this process, runs what it asks for and tells how it ended.
 pub fn main() -> ExitCode {
+    main_with(crate::registry())
+}
+
+/// The same with other types of operator.
+pub fn main_with(registry: Registry) -> ExitCode {
     let cli = Cli::parse();
     start_logging(&cli.log);
-    App::new(crate::registry()).run(&cli).into()
+    App::new(registry).run(&cli).into()
 }
 
 /// Tells an error on stderr, and says how the process ends.

@@ -24,15 +24,14 @@ use penstock_engine::{
         tap::TappedCloud,
         weaken::{WeakChangeStream, WeakEventBus, WeakQueue, WeakStage, WeakTable, Weakness},
     },
-    graph::{Built, Graph, OperatorType, Registry, Role, Use},
-    operator::{Context, Kind, OperatorError},
+    graph::{Built, Graph, OperatorType},
+    operator::{Command, Context, OperatorError},
     runtime::Service,
     streams::Common,
     time::Clock,
 };
 use penstock_operators::attempt::AttemptOptions;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use schemars::{Schema, SchemaGenerator};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +41,11 @@ use self::{
     ledger::{Ledger, Lines},
     witness::{Crash, Life, Shared, Vital},
 };
-use crate::{memory::MemoryCloud, place::pipeline_file};
+use crate::{
+    memory::MemoryCloud,
+    place::pipeline_file,
+    rebuilt::{self, Rebuild},
+};
 
 /// The bucket prefix of new objects.
 pub const PREFIX: &str = "landing/ndjson/";
@@ -78,6 +81,13 @@ pub struct Process {
     /// Its life.
     pub life: Arc<Life>,
     running: Service,
+}
+
+impl Process {
+    /// Tells an operator what to do; its answer.
+    pub async fn command(&self, operator: &str, command: Command) -> Result<Value, OperatorError> {
+        self.running.command(operator, command).await
+    }
 }
 
 impl World {
@@ -147,25 +157,25 @@ impl World {
 
     /// Starts a process that runs a service, with its clock so far off. It may be planned to die.
     pub async fn start(&mut self, service: &'static str, skew: TimeDelta, crash: Option<Crash>) {
+        self.begin(service, skew, crash, None).await;
+    }
+
+    /// Starts a process that falls asleep where it is planned to, for so long, and then goes on as if nothing had been.
+    pub async fn start_to_sleep(&mut self, service: &'static str, crash: Crash, sleep: Duration) {
+        self.begin(service, TimeDelta::zero(), Some(crash), Some(sleep)).await;
+    }
+
+    async fn begin(&mut self, service: &'static str, skew: TimeDelta, crash: Option<Crash>, sleep: Option<Duration>) {
         self.started += 1;
         let name = format!("{service}-{}", self.started);
-        let life = Life::new(Arc::clone(&self.shared), name.clone(), crash);
+        let life = Life::new(Arc::clone(&self.shared), name.clone(), crash, sleep);
         let graph = self.graph(service);
         let below: Arc<dyn Cloud> = match &self.weak {
             Some(weak) => Arc::clone(weak) as Arc<dyn Cloud>,
             None => Arc::clone(self.cloud()) as Arc<dyn Cloud>,
         };
-        let mut registry = Registry::default();
-        let real = Arc::new(penstock_operators::registry());
-        for operator_type in real.types() {
-            registry.add_type(Box::new(InProcess {
-                real: Arc::clone(&real),
-                name: operator_type.name(),
-                life: Arc::clone(&life),
-                shared: Arc::clone(&self.shared),
-                tamper: self.tamper.clone(),
-            }));
-        }
+        let how = InProcess { life: Arc::clone(&life), shared: Arc::clone(&self.shared), tamper: self.tamper.clone() };
+        let registry = Arc::new(rebuilt::registry(&(Arc::new(how) as Arc<dyn Rebuild>)));
         let context = Context {
             id: String::new(),
             naming: self.pipeline.naming.clone(),
@@ -176,7 +186,6 @@ impl World {
             streams: Common::default(),
             stop: CancellationToken::new(),
         };
-        let registry = Arc::new(registry);
         let starting = async {
             loop {
                 // A process that can't start is started again, as ECS does.
@@ -340,62 +349,31 @@ fn clock(start: (Instant, DateTime<Utc>), skew: TimeDelta) -> Clock {
     Clock::from_fn(move || at + TimeDelta::from_std(Instant::now().duration_since(began)).unwrap_or_default() + skew)
 }
 
-/// A type of operator in a process: the real one, on the process's own way to the cloud.
+/// How the operators of a process are built: the real ones, on the process's own way to the cloud.
 struct InProcess {
-    real: Arc<Registry>,
-    name: &'static str,
     life: Arc<Life>,
     shared: Arc<Shared>,
     tamper: Option<Tamper>,
 }
 
-impl InProcess {
-    fn real(&self) -> &dyn OperatorType {
-        self.real.get(self.name).unwrap()
-    }
-}
-
 #[async_trait]
-impl OperatorType for InProcess {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn about(&self) -> &'static str {
-        self.real().about()
-    }
-
-    fn role(&self) -> Role {
-        self.real().role()
-    }
-
-    fn input(&self) -> Option<Kind> {
-        self.real().input()
-    }
-
-    fn outputs(&self) -> Vec<(&'static str, Kind)> {
-        self.real().outputs()
-    }
-
-    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
-        self.real().schema(generator)
-    }
-
-    fn check(&self, options: &Value) -> Result<(Value, Vec<Use>), serde_path_to_error::Error<serde_json::Error>> {
-        self.real().check(options)
-    }
-
-    async fn build(&self, options: &Value, mut context: Context) -> Result<Built, OperatorError> {
+impl Rebuild for InProcess {
+    async fn rebuild(
+        &self,
+        real: &dyn OperatorType,
+        options: &Value,
+        mut context: Context,
+    ) -> Result<Built, OperatorError> {
         let witness = Arc::clone(&self.life) as Arc<dyn penstock_engine::cloud::tap::Witness>;
-        context.cloud = Arc::new(TappedCloud::new(context.cloud, self.name, witness));
+        context.cloud = Arc::new(TappedCloud::new(context.cloud, real.name(), witness));
         if let Some(tamper) = &self.tamper {
-            context.cloud = tamper(self.name, context.cloud, &self.shared);
+            context.cloud = tamper(real.name(), context.cloud, &self.shared);
         }
-        if self.name == "convert" {
+        if real.name() == "convert" {
             let options: AttemptOptions = serde_json::from_value(options.clone()).unwrap();
             return options.build_with(context, Arc::new(LineConverter)).await;
         }
-        self.real().build(options, context).await
+        real.build(options, context).await
     }
 }
 

@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -310,11 +313,13 @@ pub fn point_of(call: &Call<'_>) -> String {
         Request::Write(write) => {
             let gives_back = matches!(&write.action, Action::Delete)
                 || matches!(&write.action, Action::Update { remove, .. } if remove.iter().any(|name| name == "token"));
-            let is_taken = matches!(&write.action, Action::Update { set, .. } if set.contains_key("owner"));
+            let sets = |name: &str| matches!(&write.action, Action::Update { set, .. } if set.contains_key(name));
             let what = if gives_back {
                 "give back"
-            } else if is_taken {
+            } else if sets("owner") {
                 "take"
+            } else if sets("checkpoint") {
+                "checkpoint under"
             } else {
                 "renew or keep"
             };
@@ -346,14 +351,19 @@ pub struct Life {
     name: String,
     vital: Switch<Vital>,
     crash: Mutex<Option<Crash>>,
+    /// It doesn't die there, but sleeps for so long.
+    sleep: Option<Duration>,
+    /// Whether it fell asleep and is to be woken up.
+    is_falling_asleep: AtomicBool,
     passed: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Life {
-    /// A new one.
-    pub fn new(shared: Arc<Shared>, name: String, crash: Option<Crash>) -> Arc<Self> {
+    /// A new one, which may be planned to die; or, if `sleep` is given, to fall asleep there.
+    pub fn new(shared: Arc<Shared>, name: String, crash: Option<Crash>, sleep: Option<Duration>) -> Arc<Self> {
         let vital = Switch::new(Vital::Alive);
-        Arc::new(Self { shared, name, vital, crash: Mutex::new(crash), passed: Mutex::default() })
+        let (crash, is_falling_asleep) = (Mutex::new(crash), AtomicBool::new(false));
+        Arc::new(Self { shared, name, vital, crash, sleep, is_falling_asleep, passed: Mutex::default() })
     }
 
     /// Pauses it, wakes it up, or ends it. What is dead stays dead.
@@ -370,6 +380,10 @@ impl Life {
 
     /// Waits while it is paused; for ever if it is dead.
     async fn gate(&self) {
+        if let Some(sleep) = self.sleep.filter(|_| self.is_falling_asleep.swap(false, Ordering::Relaxed)) {
+            tokio::time::sleep(sleep).await;
+            self.set(Vital::Alive);
+        }
         if self.vital.wait_for(|vital| vital != Vital::Paused).await == Vital::Dead {
             std::future::pending().await
         }
@@ -399,7 +413,10 @@ impl Life {
         };
         let is_planned = self.crash.lock().unwrap().as_ref() == Some(&Crash { point: point.to_owned(), after, nth });
         let death = self.shared.faults.lock().unwrap().death;
-        if is_planned || self.shared.chance(death) {
+        if is_planned && self.sleep.is_some() {
+            self.is_falling_asleep.store(true, Ordering::Relaxed);
+            self.set(Vital::Paused);
+        } else if is_planned || self.shared.chance(death) {
             self.set(Vital::Dead);
         }
     }
