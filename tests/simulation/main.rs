@@ -4,10 +4,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod bootstrap;
 mod contract;
 mod defects;
 mod gaps;
 mod model;
 mod paused;
+mod reuploads;
 
 use paused::simulate;

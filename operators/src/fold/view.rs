@@ -14,7 +14,7 @@ use penstock_engine::cloud::table::Key;
 use super::Thresholds;
 use crate::model::{Candidate, FileItem, FileState, FlushReason};
 
-/// Files that the view holds at most. What finds no room is in the index, and is read again once others have left.
+/// Files that a view holds at most. What finds no room is in the index, and is read again once others have left.
 const MAX_FILES: usize = 500_000;
 
 /// Readings after which a claimed file's tombstone is dropped: no index lags that long.
@@ -55,8 +55,10 @@ pub struct Pending {
 }
 
 /// The view.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct View {
+    /// Files that it may hold.
+    room: usize,
     dates: BTreeMap<String, DateView>,
     /// The pending_since of files that were claimed: images that show it are stale.
     tombstones: HashMap<Key, Tombstone>,
@@ -85,7 +87,27 @@ struct Tombstone {
     reading: u64,
 }
 
+impl Default for View {
+    fn default() -> Self {
+        Self::with_room(MAX_FILES)
+    }
+}
+
 impl View {
+    /// An empty view that holds so many files at most.
+    pub fn with_room(files: usize) -> Self {
+        Self {
+            room: files,
+            dates: BTreeMap::new(),
+            tombstones: HashMap::new(),
+            reading: 0,
+            has_read: false,
+            is_whole: false,
+            asked: BTreeMap::new(),
+            len: 0,
+        }
+    }
+
     /// Takes the image of a file after a change; `None` when it was deleted.
     pub fn on_change(&mut self, key: &Key, image: Option<FileItem>, now: Duration) {
         match image {
@@ -213,7 +235,7 @@ impl View {
 
     /// Whether it has no room for more.
     pub fn is_full(&self) -> bool {
-        self.len >= MAX_FILES
+        self.len >= self.room
     }
 
     /// Files in the view.
@@ -487,6 +509,26 @@ mod tests {
         assert_eq!(reasons(&view, 8 * SECOND), [], "what came later waits as ever");
         assert_eq!(view.answered(), ["2026-02-01"]);
         assert!(view.answered().is_empty(), "an answer is given once");
+    }
+
+    #[test]
+    fn i9_what_a_full_view_has_no_room_for_is_read_again_once_others_have_left() {
+        let mut view = View::with_room(3);
+        let keys = ["a", "b", "c", "d", "e"];
+        let read = |view: &mut View, keys: &[&str]| {
+            view.begin_reading();
+            keys.iter().for_each(|key| view.on_read(file(key, 1, "t0"), 100 * SECOND, 200 * SECOND));
+            view.end_reading(!view.is_full());
+        };
+        read(&mut view, &keys);
+        seen(&mut view, "f", 1, 200 * SECOND);
+        assert_eq!(view.len(), 3);
+        assert_eq!(reasons(&view, 200 * SECOND), [(FlushReason::Files, 3)], "a full view goes on");
+        for file in view.due(&thresholds(), 200 * SECOND).remove(0).files {
+            view.on_claimed(&file, file.pending_since.clone());
+        }
+        read(&mut view, &["d", "e"]);
+        assert_eq!((view.len(), view.is_full()), (2, false), "the others come by the next reading");
     }
 
     #[test]

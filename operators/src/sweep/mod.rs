@@ -563,11 +563,9 @@ impl Sweep {
         let lookback = TimeDelta::from_std(self.options.lookback).unwrap_or(TimeDelta::MAX);
         let until = now - self.grace();
         let from = self.mark.map_or(now - lookback, |mark| (mark - self.grace()).max(now - lookback));
-        let (verdict_sender, mut verdicts) = mpsc::unbounded_channel();
+        let mut handed_on = HandedOn::new();
         let prefix = Path::from(self.options.input_prefix.trim_end_matches('/'));
         let mut listing = self.input.store.list(Some(&prefix));
-        let (mut emitted, mut failed) = (0_u64, 0_u64);
-        let mut last_key = String::new();
         while let Some(object) = listing.try_next().await.map_err(CloudError::from)? {
             if object.last_modified < from || object.last_modified >= until {
                 continue;
@@ -585,32 +583,78 @@ impl Sweep {
                 event_ms: head.last_modified.timestamp_millis(),
                 reason: None,
             };
-            out.emit_to(MAIN_OUTPUT, Body::Value(to_value(&event)?), Ack::new(emitted, verdict_sender.clone())).await;
-            emitted += 1;
-            last_key = event.key;
+            out.emit_to(MAIN_OUTPUT, Body::Value(to_value(&event)?), handed_on.next(event.key)).await;
+            handed_on.note_answered(finds);
         }
-        drop(verdict_sender);
         out.flush().await;
-        while let Some((_, verdict)) = verdicts.recv().await {
-            match verdict {
-                Verdict::Done => finds.note(
-                    "object",
-                    Outcome::Left,
-                    "handed on to track, which knows it or makes its item",
-                    &last_key,
-                ),
-                Verdict::Retry(error) | Verdict::Dead(error) => {
-                    failed += 1;
-                    finds.note("object", Outcome::Failed, error, &last_key);
-                }
-            }
-        }
+        let (emitted, failed) = handed_on.note_all(finds).await;
         // What failed is listed again: the mark moves only over what was all handed on.
         if failed == 0 {
             self.mark = Some(until);
         }
         metrics::counter!("penstock_swept_objects_total").increment(emitted);
         Ok(())
+    }
+}
+
+/// Objects that were handed on, and their verdicts. These are taken as they come: a listing may be of millions.
+struct HandedOn {
+    sender: mpsc::UnboundedSender<(u64, Verdict)>,
+    verdicts: mpsc::UnboundedReceiver<(u64, Verdict)>,
+    counted: Counted,
+}
+
+#[derive(Default)]
+struct Counted {
+    emitted: u64,
+    failed: u64,
+    last_key: String,
+}
+
+impl HandedOn {
+    fn new() -> Self {
+        let (sender, verdicts) = mpsc::unbounded_channel();
+        Self { sender, verdicts, counted: Counted::default() }
+    }
+
+    /// The ack of the next object.
+    fn next(&mut self, key: String) -> Ack {
+        self.counted.emitted += 1;
+        self.counted.last_key = key;
+        Ack::new(self.counted.emitted, self.sender.clone())
+    }
+
+    /// Notes the verdicts that have come.
+    fn note_answered(&mut self, finds: &mut Finds) {
+        while let Ok((_, verdict)) = self.verdicts.try_recv() {
+            self.counted.note(verdict, finds);
+        }
+    }
+
+    /// Waits for all verdicts, and notes them. How many objects were handed on, and how many of them failed.
+    async fn note_all(self, finds: &mut Finds) -> (u64, u64) {
+        let Self { sender, mut verdicts, mut counted } = self;
+        // The channel ends once nobody may send any more.
+        drop(sender);
+        while let Some((_, verdict)) = verdicts.recv().await {
+            counted.note(verdict, finds);
+        }
+        (counted.emitted, counted.failed)
+    }
+}
+
+impl Counted {
+    fn note(&mut self, verdict: Verdict, finds: &mut Finds) {
+        match verdict {
+            Verdict::Done => {
+                let why = "handed on to track, which knows it or makes its item";
+                finds.note("object", Outcome::Left, why, &self.last_key);
+            }
+            Verdict::Retry(error) | Verdict::Dead(error) => {
+                self.failed += 1;
+                finds.note("object", Outcome::Failed, error, &self.last_key);
+            }
+        }
     }
 }
 
@@ -636,6 +680,27 @@ fn manifest_of_rejects(key: &str) -> Option<penstock_engine::cloud::table::Key> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn i9_verdicts_on_what_a_listing_hands_on_do_not_pile_up() {
+        let (mut handed_on, mut finds) = (HandedOn::new(), Finds::default());
+        let mut late = None;
+        for number in 0..10_000 {
+            let ack = handed_on.next(format!("f{number}"));
+            match number {
+                7 => late = Some(ack),
+                8 => ack.settle(Verdict::Dead("it is poison".to_owned())),
+                _ => ack.settle(Verdict::Done),
+            }
+            handed_on.note_answered(&mut finds);
+            assert_eq!(handed_on.verdicts.len(), 0, "verdicts wait to be read");
+        }
+        assert_eq!(finds.count("object", Outcome::Left), 9998);
+        // One that is dropped without a verdict has failed.
+        drop(late);
+        assert_eq!(handed_on.note_all(&mut finds).await, (10_000, 2));
+        assert_eq!(finds.count("object", Outcome::Failed), 2);
+    }
 
     #[test]
     fn rejects_tell_their_manifest() {
