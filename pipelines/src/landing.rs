@@ -1,8 +1,9 @@
 //! Landing files of this machine: copies them into the folder of the input bucket, where the watch finds them.
 //!
 //! On one machine a copy appears whole or not at all: it is made in the bucket's hidden folder and renamed into place;
-//! elsewhere the file is uploaded. Where a path says no date, the file belongs to
-//! the day on which it was last modified, so that landing the same files again lands nothing new.
+//! elsewhere the file is uploaded. A file keeps what stands below the pattern's first wildcard. If that says no date, the
+//! nearest folder above that is named by one does; if none is, the file belongs to the day on which it was last modified. So
+//! landing the same files again lands nothing new.
 
 use std::{
     fs,
@@ -66,11 +67,21 @@ fn landing(path: &Path, base: &Path, prefix: &str) -> anyhow::Result<Landing> {
     let below = names.join("/");
     let key = if date_of_key(&below).is_some() {
         format!("{prefix}{below}")
+    } else if let Some(dated) = below_dated_folder(base, &below) {
+        format!("{prefix}{dated}")
     } else {
         let modified: DateTime<Utc> = metadata.modified().context("no time of modification")?.into();
         format!("{prefix}{}/{below}", modified.format("%Y-%m-%d"))
     };
     Ok(Landing { file: path.to_owned(), key, size_bytes: metadata.len() })
+}
+
+/// What stands below `base`, from the nearest of its folders on whose whole name is a date; `None` if there is none.
+fn below_dated_folder(base: &Path, below: &str) -> Option<String> {
+    let folders: Vec<&str> = base.components().map(|part| part.as_os_str().to_str()).collect::<Option<_>>()?;
+    let is_date = |folder: &&str| folder.len() == "YYYY-MM-DD".len() && date_of_key(folder).is_some();
+    let nearest = folders.iter().rposition(is_date)?;
+    Some([&folders[nearest..], &[below]].concat().join("/"))
 }
 
 /// The folders of a pattern before its first wildcard.
@@ -138,6 +149,30 @@ mod tests {
                 .to_string()
                 .starts_with("no file matches")
         );
+    }
+
+    #[test]
+    fn a_file_or_a_pattern_below_a_dated_folder_keeps_its_date() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["2025-01-01/2026-02-01/eu/x.ndjson", "2026-02-30/y.ndjson", "of-2026-02-01/z.ndjson"] {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "{}\n").unwrap();
+        }
+        let key = |pattern: &str| {
+            let found = find(&dir.path().join(pattern).display().to_string(), "in/").unwrap();
+            assert_eq!(found.len(), 1, "{pattern}");
+            found[0].key.clone()
+        };
+        for pattern in ["2025-01-01/2026-02-01/eu/x.ndjson", "2025-01-01/2026-02-01/eu", "2025-01-01/2026-02-01/eu/*"] {
+            assert_eq!(key(pattern), "in/2026-02-01/eu/x.ndjson", "{pattern}");
+        }
+        assert_eq!(key("2025-01-01/2026-02-01"), "in/2026-02-01/eu/x.ndjson");
+        let modified: DateTime<Utc> =
+            dir.path().join("2026-02-30/y.ndjson").metadata().unwrap().modified().unwrap().into();
+        let day = modified.format("%Y-%m-%d");
+        assert_eq!(key("2026-02-30/y.ndjson"), format!("in/{day}/y.ndjson"), "it is no date of the calendar");
+        assert_eq!(key("of-2026-02-01/z.ndjson"), format!("in/{day}/z.ndjson"), "it is no date alone");
     }
 
     #[test]

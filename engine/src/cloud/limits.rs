@@ -6,7 +6,12 @@ use std::{fmt, time::Duration};
 
 use serde_dynamo::{AttributeValue, Item};
 
-use super::{CloudError, ErrorKind, Result, event_bus::Event, queue::Outgoing, table::Key};
+use super::{
+    CloudError, ErrorKind, Result,
+    event_bus::Event,
+    queue::Outgoing,
+    table::{Key, Range},
+};
 
 /// Bytes of an item, names included.
 pub const ITEM_BYTES: usize = 400 * 1024;
@@ -113,6 +118,26 @@ pub fn check_key_part(operation: &str, what: &str, value: &str, limit: usize) ->
         return Err(invalid(operation, format!("{what} is empty")));
     }
     check(operation, what, value.len(), limit, "bytes")
+}
+
+/// Checks the range of sort keys that a query asks for: a bound is a key, so none is empty; and they are in order. Every
+/// key has the empty prefix.
+pub fn check_range(operation: &str, range: &Range) -> Result<()> {
+    let bound = |what: &str, key: &str| check_key_part(operation, what, key, SORT_KEY_BYTES);
+    match range {
+        Range::All | Range::Prefix(_) => Ok(()),
+        Range::Equals(key) => bound("the sort key", key),
+        Range::Between(first, last) => {
+            bound("the first sort key", first)?;
+            bound("the last sort key", last)?;
+            // Keys that are numbers have another order: the table itself knows it.
+            let is_number = |key: &str| key.parse::<f64>().is_ok();
+            if first > last && !(is_number(first) && is_number(last)) {
+                return Err(invalid(operation, format!("the first sort key, {first}, comes after the last, {last}")));
+            }
+            Ok(())
+        }
+    }
 }
 
 /// Checks the number of entries of a queue's batch.

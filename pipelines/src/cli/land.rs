@@ -17,7 +17,7 @@ pub struct Arguments {
     /// The pipeline's file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Patterns like '/data/**/*.ndjson', or folders.
+    /// Files, patterns like '/data/**/*.ndjson', or folders. A date in the path is kept.
     #[arg(value_name = "PATTERN", required = true)]
     patterns: Vec<String>,
     #[command(flatten)]

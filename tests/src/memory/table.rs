@@ -127,6 +127,7 @@ impl Table for MemoryTable {
     }
 
     async fn query(&self, query: &Query) -> Result<Page> {
+        limits::check_range(&format!("query of {}", self.name), &query.range)?;
         let (hash, range) = match &query.index {
             Some(index) => (&self.indexes[index].hash, &self.indexes[index].range),
             None => (&self.keys.partition, &self.keys.sort),

@@ -149,6 +149,7 @@ impl Table for AwsTable {
         let operation = self.target.operation(ACTION);
         let (hash, range, numeric) = self.index_keys(&operation, query)?;
         limits::check_key_part(&operation, "the partition", &query.partition, limits::PARTITION_KEY_BYTES)?;
+        limits::check_range(&operation, &query.range)?;
         if query.index.is_some() && query.consistency == Consistency::Strong {
             return Err(invalid(&operation, "an index read can't be strong"));
         }

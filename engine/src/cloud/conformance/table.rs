@@ -250,8 +250,19 @@ pub async fn what_can_not_be_right_is_invalid(table: &dyn Table) {
         assert_eq!(error.kind, ErrorKind::Invalid, "{error}");
     }
     assert_eq!(get(table, &key).await, None);
-    let query = Query::index("no-such-index", "x");
-    assert_eq!(table.query(&query).await.expect_err("an unknown index").kind, ErrorKind::Invalid);
+    let of = || Query::partition(&key.partition);
+    let between = |first: &str, last: &str| of().range(Range::Between(first.to_owned(), last.to_owned()));
+    for query in [
+        Query::index("no-such-index", "x"),
+        Query::partition(""),
+        of().range(Range::Equals(String::new())),
+        between("", "b"),
+        between("a", ""),
+        between("b", "a"),
+    ] {
+        let error = table.query(&query).await.expect_err("an invalid query must fail");
+        assert_eq!(error.kind, ErrorKind::Invalid, "{query:?}: {error}");
+    }
 }
 
 /// A partition's items come in the order of the bytes of their sort keys; other partitions stay out.
@@ -277,6 +288,7 @@ pub async fn ranges_select_sort_keys(table: &dyn Table) {
         (Range::Equals("ab".into()), vec!["ab"]),
         (Range::Equals("x".into()), vec![]),
         (Range::Prefix("ab".into()), vec!["ab", "abc"]),
+        (Range::Prefix(String::new()), vec!["a", "ab", "abc", "b", "b1", "c"]),
         (Range::Between("ab".into(), "b".into()), vec!["ab", "abc", "b"]),
     ] {
         let items = all(table, Query::partition(&partition).range(range.clone()).strong()).await;

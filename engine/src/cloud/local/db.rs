@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::cloud::{CloudError, ErrorKind, Result};
@@ -53,7 +53,10 @@ impl Db {
             )
             .map_err(|error| sqlite("open", error))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        let transaction = connection.transaction().map_err(|error| sqlite("open", error))?;
+        // Whoever owned the folder before may still be writing its last group: that is waited for.
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(|error| sqlite("open", error))?;
         let made = setup(&transaction).map_err(|error| named("open", error))?;
         transaction.commit().map_err(|error| sqlite("open", error))?;
         let (jobs, queue) = std_mpsc::sync_channel::<Job>(4 * GROUP);

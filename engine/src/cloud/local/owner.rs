@@ -24,7 +24,17 @@ pub struct Owner {
 /// The lock on a folder, held until it is dropped.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file isn't enough: a child that another thread has just forked has it open too, until it runs its
+        // own program. If it can't be given back, the end of the process does it.
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "The lock of a local cloud's folder couldn't be given back.");
+        }
+    }
 }
 
 impl Lock {
@@ -51,7 +61,7 @@ impl Lock {
         let owner = Owner { pid: std::process::id(), started_at: format_time(clock.now()) };
         let text = serde_json::to_vec(&owner).map_err(|error| failed(error.into()))?;
         std::fs::write(dir.join("owner.json"), text).map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
@@ -67,5 +77,22 @@ pub fn owner_now(dir: &Path) -> Option<Owner> {
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => read_owner(dir),
         Ok(()) | Err(TryLockError::Error(_)) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_dropped_is_free_although_a_forked_child_still_has_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Lock::take(dir.path(), &Clock::system()).unwrap();
+        // What a child has between its fork and its own program: the same open file.
+        let childs = lock.file.try_clone().unwrap();
+        assert!(Lock::take(dir.path(), &Clock::system()).is_err());
+        drop(lock);
+        Lock::take(dir.path(), &Clock::system()).unwrap();
+        drop(childs);
     }
 }

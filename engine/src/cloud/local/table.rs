@@ -159,6 +159,7 @@ fn run_query(connection: &Connection, def: &TableDef, query: &Query) -> Result<P
     let operation = format!("Query of table {}", def.name);
     let refused = |message: &str| invalid(&operation, message);
     limits::check_key_part(&operation, "the partition", &query.partition, limits::PARTITION_KEY_BYTES)?;
+    limits::check_range(&operation, &query.range)?;
     if query.limit == Some(0) {
         return Err(refused("the limit is 0: ask for 1 item or more"));
     }
