@@ -1,9 +1,11 @@
 //! The scanner against serde_json: the same verdict for every line, the same text for every cell.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::lines::LineCutter;
@@ -46,13 +48,40 @@ fn scan(file: &[u8], options: ScanOptions, chunk: usize) -> (Vec<Row>, Vec<Rejec
     (rows, rejects.collect(), outcome)
 }
 
-/// What the line should be: the text of its cells, or nothing if it is no row.
+/// An object's members, each of them, in their order.
+pub(in crate::convert) struct Members(pub(in crate::convert) Vec<(String, Box<RawValue>)>);
+
+impl<'de> serde::Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Members;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Each)
+    }
+}
+
+/// What the line should be: the text of its cells, or nothing if it is no row. Of a key that comes again the last value counts,
+/// but each must be one that can be text.
 pub(in crate::convert) fn expected(line: &[u8]) -> Option<Row> {
-    let members: BTreeMap<String, &RawValue> = serde_json::from_str(std::str::from_utf8(line).ok()?).ok()?;
+    let Members(members) = serde_json::from_str(std::str::from_utf8(line).ok()?).ok()?;
     let mut row = Row::new();
     for (name, value) in members {
         let text = match value.get() {
-            "null" => continue,
+            "null" => {
+                row.remove(&name);
+                continue;
+            }
             text if text.starts_with('"') => serde_json::from_str(text).ok()?,
             text => text.to_owned(),
         };
