@@ -12,6 +12,7 @@
 //! - [`cli`]: the commands of `penstock`.
 
 pub mod adopt;
+mod allocator;
 pub mod cli;
 pub mod config;
 pub mod config_test;

@@ -44,7 +44,7 @@ use penstock_engine::graph::Registry;
 pub use logging::start_logging;
 pub use place::PlaceArguments;
 
-use crate::loader::LoadErrors;
+use crate::{allocator, loader::LoadErrors};
 
 /// A streaming dataflow engine on DynamoDB Streams.
 #[derive(Debug, Parser)]
@@ -190,8 +190,13 @@ pub fn main() -> ExitCode {
 
 /// The same with other types of operator.
 pub fn main_with(registry: Registry) -> ExitCode {
+    // Before there are threads.
+    let bounded = allocator::bound();
     let cli = Cli::parse();
     start_logging(&cli.log);
+    if !bounded {
+        tracing::warn!("The allocator can't be bounded: long conversions may hold more memory than their limit says.");
+    }
     App::new(registry).run(&cli).into()
 }
 
