@@ -14,11 +14,13 @@ pub(super) struct Dictionary {
     /// process, so that nobody can choose values that meet.
     table: Vec<(u32, u32)>,
     hasher: RandomState,
+    /// The number that was given last.
+    last: u32,
 }
 
 impl Dictionary {
     pub(super) fn new() -> Self {
-        Self { plain: Vec::new(), starts: vec![0], table: vec![(0, 0); 64], hasher: RandomState::default() }
+        Self { plain: Vec::new(), starts: vec![0], table: vec![(0, 0); 64], hasher: RandomState::default(), last: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -49,6 +51,16 @@ impl Dictionary {
     /// The number of a value, which joins if it is new.
     #[inline]
     pub(super) fn number(&mut self, value: &[u8]) -> u32 {
+        // What a whole file or manifest has in common need not be hashed row by row.
+        if self.len() > 0 && same(self.value(self.last), value) {
+            return self.last;
+        }
+        self.last = self.find(value);
+        self.last
+    }
+
+    #[inline]
+    fn find(&mut self, value: &[u8]) -> u32 {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(value);
         let hash = hasher.finish();

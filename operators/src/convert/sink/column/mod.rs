@@ -29,8 +29,9 @@ use self::dictionary::Dictionary;
 use self::levels::{Validity, put_hybrid, width_of};
 pub(super) use self::pages::Pages;
 
-/// A page ends when it holds this much text, or this many rows.
-const PAGE_BYTES: usize = 1 << 20;
+/// A page ends when it holds this much text, or this many rows. A larger one would hardly be smaller when compressed, and
+/// the pages of all columns would have left the cache by then.
+const PAGE_BYTES: usize = 256 << 10;
 const PAGE_ROWS: usize = 20_000;
 
 /// What is left free before a page's text: levels and lengths of long values find room there, and the text need not move.
