@@ -68,8 +68,11 @@ async fn input_files(files: &[PathBuf], store: &Arc<dyn ObjectStore>) -> Result<
                 .chunks(share)
                 .map(|files| {
                     let store = store.as_ref();
-                    let look = move |file: &PathBuf| futures::executor::block_on(input_file(file, store));
-                    scope.spawn(move || files.iter().map(look).collect::<Result<Vec<_>, _>>())
+                    scope.spawn(move || {
+                        let mut places = Places::default();
+                        let look = |file: &PathBuf| futures::executor::block_on(input_file(file, &mut places, store));
+                        files.iter().map(look).collect::<Result<Vec<_>, _>>()
+                    })
                 })
                 .collect();
             let mut all = Vec::with_capacity(files.len());
@@ -84,9 +87,34 @@ async fn input_files(files: &[PathBuf], store: &Arc<dyn ObjectStore>) -> Result<
     looked.await.map_err(|error| ConvertError::Invalid(format!("the files could not be looked at: {error}")))?
 }
 
-async fn input_file(file: &Path, store: &dyn ObjectStore) -> Result<InputFile, ConvertError> {
-    // A store's keys have no `..` and follow no links.
-    let path = std::fs::canonicalize(file).map_err(|error| invalid(file, error))?;
+/// Where files really are: a store's keys have no `..` and follow no links. Files mostly come folder by folder, and to
+/// resolve a path takes a system call for each of its parts.
+#[derive(Default)]
+struct Places {
+    /// The folder that was asked for last, and what it really is.
+    folder: Option<(PathBuf, PathBuf)>,
+}
+
+impl Places {
+    fn find(&mut self, file: &Path) -> std::io::Result<PathBuf> {
+        let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { return std::fs::canonicalize(file) };
+        if std::fs::symlink_metadata(file)?.is_symlink() {
+            return std::fs::canonicalize(file);
+        }
+        let known = self.folder.take().filter(|(last, _)| last == folder);
+        let (_, place) = self.folder.insert(match known {
+            Some(known) => known,
+            None => {
+                let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+                (folder.to_owned(), std::fs::canonicalize(here)?)
+            }
+        });
+        Ok(place.join(name))
+    }
+}
+
+async fn input_file(file: &Path, places: &mut Places, store: &dyn ObjectStore) -> Result<InputFile, ConvertError> {
+    let path = places.find(file).map_err(|error| invalid(file, error))?;
     let key = object_store::path::Path::from_absolute_path(&path).map_err(|error| invalid(file, error))?;
     let meta = store
         .head(&key)

@@ -26,7 +26,7 @@ use object_store::{
     Attribute, Attributes, CopyMode, CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
     ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
 };
-use tokio::sync::mpsc;
+use tokio::{runtime::Handle, sync::mpsc};
 
 pub(super) use etag::TICK;
 pub use etag::{EtagCache, RecentEtags, Stamp};
@@ -99,8 +99,10 @@ impl FolderBucket {
     }
 
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
+        // A thread that no runtime knows may block: like `object_store`'s own file store.
+        let Ok(runtime) = Handle::try_current() else { return work(self) };
         let bucket = self.clone();
-        tokio::task::spawn_blocking(move || work(&bucket)).await?
+        runtime.spawn_blocking(move || work(&bucket)).await?
     }
 
     fn read(&self, location: Path, mut options: GetOptions) -> Result<GetResult> {

@@ -40,7 +40,7 @@ pub(super) enum LineScanner {
 impl LineScanner {
     /// A scanner for a range of `file`: its number, what it is called, its etag. One that was `kept` goes on with it.
     pub(super) fn begin(
-        kept: Option<Scanner>,
+        kept: Option<Box<Scanner>>,
         options: Arc<ScanOptions>,
         schema: SchemaRef,
         batch_rows: usize,
@@ -48,9 +48,9 @@ impl LineScanner {
     ) -> Result<Self> {
         Ok(match options.cast {
             Cast::Lossless => {
-                let mut scanner = kept.unwrap_or_else(|| Scanner::new(options, schema, batch_rows));
+                let mut scanner = kept.unwrap_or_else(|| Box::new(Scanner::new(options, schema, batch_rows)));
                 scanner.begin(file, uri, etag);
-                Self::Lossless(Box::new(scanner))
+                Self::Lossless(scanner)
             }
             Cast::Spark => {
                 Self::Spark(Box::new(scan::SparkScanner::new(options, schema, batch_rows, file, uri, etag)?))
@@ -58,10 +58,18 @@ impl LineScanner {
         })
     }
 
-    /// The scanner of a range that has ended, if the next range can go on with it.
-    pub(super) fn into_kept(self) -> Option<Scanner> {
+    /// Whether another range may follow the one that has ended, and add to its batch.
+    pub(super) fn can_go_on(&self) -> bool {
         match self {
-            Self::Lossless(scanner) => scanner.can_go_on().then_some(*scanner),
+            Self::Lossless(scanner) => scanner.can_go_on(),
+            Self::Spark(_) => false,
+        }
+    }
+
+    /// The scanner of a range that has ended, if the next range can go on with it.
+    pub(super) fn into_kept(self) -> Option<Box<Scanner>> {
+        match self {
+            Self::Lossless(scanner) => scanner.can_go_on().then_some(scanner),
             Self::Spark(_) => None,
         }
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::BooleanBufferBuilder;
-use arrow::array::{ArrayRef, StringArray, new_null_array};
+use arrow::array::{ArrayRef, StringArray, StringBuilder, new_null_array};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
@@ -127,20 +127,50 @@ fn array(ends: OffsetBuffer<i32>, text: Buffer, nulls: Option<NullBuffer>) -> Re
     Ok(Arc::new(unsafe { StringArray::new_unchecked(ends, text, nulls) }))
 }
 
-/// A column that says the same in every row.
+/// A column that says the same in every row of a range.
 #[derive(Debug)]
 pub(super) struct Constant {
     text: Option<String>,
+    /// Ranges before it that have rows in the batch: their texts, and the row after their last.
+    before: Vec<(Option<String>, usize)>,
+    /// Rows of the text, as many as were ever needed at once.
     array: ArrayRef,
 }
 
 impl Constant {
-    pub(super) fn new(text: Option<&str>) -> Self {
-        Self { text: text.map(str::to_owned), array: new_null_array(&DataType::Utf8, 0) }
+    pub(super) fn new() -> Self {
+        Self { text: None, before: Vec::new(), array: new_null_array(&DataType::Utf8, 0) }
     }
 
-    /// The array of `rows` rows.
+    /// From `row` on it says `text`.
+    pub(super) fn begin(&mut self, row: usize, text: Option<&str>) {
+        if row > self.before.last().map_or(0, |(_, end)| *end) {
+            self.before.push((self.text.take(), row));
+        }
+        self.text = text.map(str::to_owned);
+        self.array = new_null_array(&DataType::Utf8, 0);
+    }
+
+    /// The array of the `rows` so far; the next one begins with the same text.
     pub(super) fn rows(&mut self, rows: usize) -> ArrayRef {
+        if self.before.is_empty() {
+            return self.repeated(rows);
+        }
+        let mut before = std::mem::take(&mut self.before);
+        before.push((self.text.clone(), rows));
+        let mut array = StringBuilder::with_capacity(rows, rows * self.text.as_ref().map_or(0, String::len));
+        let mut begin = 0;
+        for (text, end) in before {
+            match text {
+                Some(text) => (begin..end).for_each(|_| array.append_value(&text)),
+                None => array.append_nulls(end - begin),
+            }
+            begin = end;
+        }
+        Arc::new(array.finish())
+    }
+
+    fn repeated(&mut self, rows: usize) -> ArrayRef {
         if self.array.len() < rows {
             let rows = rows.next_power_of_two();
             self.array = match &self.text {
@@ -178,6 +208,27 @@ mod tests {
         column.set(0, b"e", 0..1);
         let array = column.finish(1).unwrap();
         assert_eq!((array.as_string::<i32>().value(0), array.null_count()), ("e", 0));
+    }
+
+    #[test]
+    fn a_constant_changes_from_range_to_range() {
+        let texts = |constant: &mut Constant, rows| {
+            let array = constant.rows(rows);
+            array.as_string::<i32>().iter().map(|text| text.unwrap_or("-").to_owned()).collect::<String>()
+        };
+        let mut constant = Constant::new();
+        constant.begin(0, Some("a"));
+        assert_eq!(texts(&mut constant, 3), "aaa");
+        // The batch was taken: another one begins in the same range.
+        constant.begin(2, Some("b"));
+        constant.begin(2, Some("no row"));
+        constant.begin(2, None);
+        constant.begin(3, Some("c"));
+        assert_eq!(texts(&mut constant, 5), "aa-cc");
+        assert_eq!(texts(&mut constant, 2), "cc");
+        constant.begin(1, Some("d"));
+        assert_eq!(texts(&mut constant, 1), "c");
+        assert_eq!(texts(&mut constant, 1), "d");
     }
 
     #[test]

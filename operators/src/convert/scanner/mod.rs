@@ -103,7 +103,7 @@ impl Scanner {
             names: Names::new(&options.columns, options.room, options.column_case),
             columns: options.columns.iter().map(|_| TextColumn::new()).collect(),
             rest_column: options.columns.iter().position(|name| name == REST),
-            constants: [Constant::new(None), Constant::new(None)],
+            constants: [Constant::new(), Constant::new()],
             outcome: RangeOutcome::default(),
             line: 0,
             options,
@@ -123,14 +123,16 @@ impl Scanner {
 
     /// Begins a range of file number `file`, called `uri`.
     pub(super) fn begin(&mut self, file: u32, uri: &str, etag: Option<&str>) {
-        self.constants = [Constant::new(Some(uri)), Constant::new(etag)];
+        for (constant, text) in self.constants.iter_mut().zip([Some(uri), etag]) {
+            constant.begin(self.rows, text);
+        }
         self.outcome = RangeOutcome { file, ..RangeOutcome::default() };
     }
 
     /// Whether another range may follow the one that has ended: with all that was learnt of keys and their order, and with
-    /// the room that is there already.
+    /// the room that is there already. Rows and notes of ranges that follow each other share a batch.
     pub(super) fn can_go_on(&self) -> bool {
-        !self.spoiled && self.rows == 0 && self.notes.is_empty()
+        !self.spoiled
     }
 
     /// Scans `piece` until it ends (true) or a batch is full (false; call again with the same piece).

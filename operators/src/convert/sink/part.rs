@@ -38,6 +38,10 @@ use crate::convert::source::SCAN_BYTES;
 /// A row group is not ended for want of memory before it holds this much text.
 const LEAST_ROW_GROUP_BYTES: usize = 1 << 20;
 
+/// Notes are handed over when they hold this much text, else along with a row group: a task that is ahead must not wait to
+/// get rid of a few.
+const NOTES_BYTES: usize = 1 << 20;
+
 /// Everything that writing a part needs.
 pub(super) struct PartTask {
     pub(super) node: Arc<ParquetParts>,
@@ -54,10 +58,11 @@ pub(super) struct PartTask {
 }
 
 /// What a partition's task hands over, in order.
-enum Item {
-    Notes(Vec<Note>),
+struct Item {
+    /// Batches of notes.
+    notes: Vec<RecordBatch>,
     // The reservation goes along with the memory.
-    RowGroup(RowGroup, MemoryReservation),
+    row_group: Option<(RowGroup, MemoryReservation)>,
 }
 
 /// A partition's task, and what it hands over.
@@ -92,17 +97,18 @@ impl PartTask {
             }
             let Some(first) = running.front_mut() else { break };
             match first.items.recv().await {
-                Some(Item::Notes(told)) => self.tell(&notes, &told).await?,
-                Some(Item::RowGroup(row_group, _memory)) => {
-                    if self.is_spoiled() {
-                        continue;
+                Some(item) => {
+                    for told in item.notes {
+                        self.pass_on(&notes, told).await?;
                     }
-                    let mut open = match file.take() {
-                        Some(open) => open,
-                        None => PartFile::begin(&self).await?,
-                    };
-                    open.append(row_group).await?;
-                    file = Some(open);
+                    if let Some((row_group, _memory)) = item.row_group.filter(|_| !self.is_spoiled()) {
+                        let mut open = match file.take() {
+                            Some(open) => open,
+                            None => PartFile::begin(&self).await?,
+                        };
+                        open.append(row_group).await?;
+                        file = Some(open);
+                    }
                 }
                 None => {
                     if let Some(ended) = running.pop_front() {
@@ -134,7 +140,10 @@ impl PartTask {
     }
 
     async fn tell(&self, notes: &mpsc::Sender<Result<RecordBatch>>, told: &[Note]) -> Result<()> {
-        let batch = note::to_batch(told, &note::schema())?;
+        self.pass_on(notes, note::to_batch(told, &note::schema())?).await
+    }
+
+    async fn pass_on(&self, notes: &mpsc::Sender<Result<RecordBatch>>, batch: RecordBatch) -> Result<()> {
         let gone = |_| datafusion::common::exec_datafusion_err!("nobody takes the notes of part {}", self.part);
         notes.send(Ok(batch)).await.map_err(gone)
     }
@@ -176,6 +185,7 @@ impl PartitionTask {
         let mut batches = self.input.execute(self.partition, self.context.clone())?;
         let columns = ArrowSchemaConverter::new().convert(&self.schema).map_err(parquet_error)?;
         let mut encoder: Option<RowGroupEncoder> = None;
+        let mut told = Vec::new();
         while let Some(batch) = batches.next().await {
             let batch = batch?;
             // A batch is some milliseconds of work: the process has other things to do in between, such as heartbeats.
@@ -189,7 +199,10 @@ impl PartitionTask {
                 }) {
                     self.spoiled.store(true, Ordering::Relaxed);
                 }
-                self.hand_over(Item::Notes(notes)).await?;
+                told.push(batch.project(&[batch.num_columns() - 1])?);
+                if told.iter().map(RecordBatch::get_array_memory_size).sum::<usize>() >= NOTES_BYTES {
+                    self.hand_over(Item { notes: std::mem::take(&mut told), row_group: None }).await?;
+                }
                 continue;
             }
             self.rows.add(batch.num_rows());
@@ -210,7 +223,7 @@ impl PartitionTask {
             if growing.text_bytes >= self.node.encode.row_group_bytes
                 || refused && growing.text_bytes >= LEAST_ROW_GROUP_BYTES
             {
-                self.end_row_group(growing).await?;
+                self.end_row_group(growing, std::mem::take(&mut told)).await?;
                 continue;
             }
             if refused {
@@ -219,17 +232,17 @@ impl PartitionTask {
             encoder = Some(growing);
         }
         match encoder {
-            Some(encoder) => self.end_row_group(encoder).await,
-            None => Ok(()),
+            Some(encoder) => self.end_row_group(encoder, told).await,
+            None => self.hand_over(Item { notes: told, row_group: None }).await,
         }
     }
 
-    async fn end_row_group(&self, encoder: RowGroupEncoder) -> Result<()> {
+    async fn end_row_group(&self, encoder: RowGroupEncoder, notes: Vec<RecordBatch>) -> Result<()> {
         let row_group = encoder.close().map_err(parquet_error)?;
         // The memory is used already; what is asked is only that it be counted.
         self.memory.resize(row_group.memory_bytes());
         let memory = self.memory.split(self.memory.size());
-        self.hand_over(Item::RowGroup(row_group, memory)).await
+        self.hand_over(Item { notes, row_group: Some((row_group, memory)) }).await
     }
 
     async fn hand_over(&self, item: Item) -> Result<()> {

@@ -3,20 +3,27 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::metrics::Count;
+use futures::{StreamExt, stream};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use crate::convert::FailureReason;
 use crate::convert::buffers::BufferPool;
 
-/// The size of a chunk.
+/// The size of a chunk: large enough to be worth a request. One of a file of this machine is smaller, so that it is still in
+/// a cache when it is scanned.
 const CHUNK_BYTES: u64 = 4 << 20;
+const FILE_CHUNK_BYTES: u64 = 1 << 20;
 
 /// How many chunks are fetched at once.
 const CHUNKS_AHEAD: usize = 3;
@@ -26,6 +33,16 @@ pub(crate) const BYTES_AHEAD: u64 = CHUNKS_AHEAD as u64 * CHUNK_BYTES;
 
 /// What is fetched past the end of a range along with it: mostly enough for its last line.
 const PAST_END_BYTES: u64 = 64 << 10;
+
+/// A file that is no larger is fetched whole, in one bundle with those after it.
+const SMALL_FILE_BYTES: u64 = 256 << 10;
+
+/// What a bundle holds at most.
+const BUNDLE_FILES: usize = 256;
+const BUNDLE_BYTES: u64 = 2 << 20;
+
+/// How many files of a bundle are asked for at once.
+pub(super) const FILES_AT_ONCE: usize = 16;
 
 /// Why no more bytes come.
 #[derive(Debug)]
@@ -45,10 +62,33 @@ pub(super) struct Object {
     pub(super) etag: Option<String>,
     pub(super) version: Option<String>,
     pub(super) buffers: BufferPool,
+    pub(super) nature: Nature,
+}
+
+/// Whether a store hands out files of this machine; nothing before it has answered once.
+pub(super) type Nature = Arc<OnceLock<bool>>;
+
+/// What a store answers: bytes, or a file of this machine to read them from.
+enum Opened {
+    Bytes(Bytes),
+    File(File),
 }
 
 impl Object {
-    async fn get(self, range: Option<std::ops::Range<u64>>) -> Result<Bytes, ReadFault> {
+    async fn get(self, range: Option<Range<u64>>) -> Result<Bytes, ReadFault> {
+        match self.open(range.clone()).await? {
+            Opened::Bytes(bytes) => Ok(bytes),
+            Opened::File(file) => {
+                let (at, length) = range.map_or((0, 0), |range| (range.start, (range.end - range.start) as usize));
+                let buffers = self.buffers.clone();
+                let read = SpawnedTask::spawn_blocking(move || read(file, at, length, &buffers)).join().await;
+                read.map_err(lost)?.map_err(|error| self.unreadable(&error))
+            }
+        }
+    }
+
+    /// Asks for a range, or only whether the object is as it must be.
+    async fn open(&self, range: Option<Range<u64>>) -> Result<Opened, ReadFault> {
         let options = GetOptions {
             if_match: self.etag.clone(),
             version: self.version.clone(),
@@ -62,27 +102,22 @@ impl Object {
             let message = format!("{} holds {} bytes, not {}", self.path, result.meta.size, self.size_bytes);
             return Err(ReadFault::File(FailureReason::Changed, message));
         }
-        let Some(range) = range else { return Ok(Bytes::new()) };
+        self.nature.get_or_init(|| matches!(result.payload, GetResultPayload::File(..)));
+        let Some(range) = range else { return Ok(Opened::Bytes(Bytes::new())) };
         let bytes = match result.payload {
-            GetResultPayload::File(file, _) => {
-                let (at, length) = (range.start, (range.end - range.start) as usize);
-                let read = SpawnedTask::spawn_blocking(move || read(file, at, length, &self.buffers));
-                let read = read
-                    .join()
-                    .await
-                    .map_err(|error| ReadFault::Store(DataFusionError::ExecutionJoin(Box::new(error))))?;
-                return read.map_err(|error| {
-                    let message = format!("{}: {error}", self.path);
-                    ReadFault::Store(DataFusionError::IoError(std::io::Error::new(error.kind(), message)))
-                });
-            }
+            GetResultPayload::File(file, _) => return Ok(Opened::File(file)),
             GetResultPayload::Stream(_) => result.bytes().await.map_err(|error| self.fault(error))?,
         };
         if bytes.len() as u64 != range.end - range.start {
             let message = format!("{} gave {} bytes for {range:?}", self.path, bytes.len());
             return Err(ReadFault::Store(DataFusionError::IoError(std::io::Error::other(message))));
         }
-        Ok(bytes)
+        Ok(Opened::Bytes(bytes))
+    }
+
+    fn unreadable(&self, error: &std::io::Error) -> ReadFault {
+        let message = format!("{}: {error}", self.path);
+        ReadFault::Store(DataFusionError::IoError(std::io::Error::new(error.kind(), message)))
     }
 
     fn fault(&self, error: object_store::Error) -> ReadFault {
@@ -107,12 +142,140 @@ impl Object {
     }
 }
 
+fn lost(error: tokio::task::JoinError) -> ReadFault {
+    ReadFault::Store(DataFusionError::ExecutionJoin(Box::new(error)))
+}
+
 /// Reads `length` bytes from `at` on: a file of this machine is read into memory that was used before.
 fn read(mut file: File, at: u64, length: usize, buffers: &BufferPool) -> std::io::Result<Bytes> {
     let mut buffer = buffers.take(length);
     file.seek(SeekFrom::Start(at))?;
     file.read_exact(&mut buffer[..length])?;
     Ok(buffer.into_bytes(length))
+}
+
+/// A small file on its way, whole.
+type Delivery = oneshot::Sender<Result<Bytes, ReadFault>>;
+type Delivered = oneshot::Receiver<Result<Bytes, ReadFault>>;
+
+/// Small files that follow each other. One task fetches them: a task and a thread for each would cost more than to scan it.
+#[derive(Debug, Default)]
+pub(super) struct Bundle {
+    files: Vec<(Object, Delivery)>,
+    bytes: u64,
+}
+
+impl Bundle {
+    /// Whether a file of this size may join a bundle.
+    pub(super) fn suits(size_bytes: u64) -> bool {
+        (1..=SMALL_FILE_BYTES).contains(&size_bytes)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.files.len() >= BUNDLE_FILES || self.bytes >= BUNDLE_BYTES
+    }
+
+    /// Adds a file, whole; gives its reader.
+    pub(super) fn add(&mut self, object: Object, bytes_read: Count) -> ChunkReader {
+        let (deliver, delivered) = oneshot::channel();
+        self.bytes += object.size_bytes;
+        self.files.push((object.clone(), deliver));
+        ChunkReader::bundled(object, delivered, bytes_read)
+    }
+
+    /// Begins to fetch the files, beside the caller. A store of files of this machine is asked on a thread that no runtime
+    /// knows: there it does its work at once, where else it would hand each request to a thread and back.
+    pub(super) fn begin(self, tasks: &mut JoinSet<()>) {
+        if self.files.first().is_none_or(|(first, _)| first.nature.get() != Some(&true)) {
+            tasks.spawn(self.fetch());
+            return;
+        }
+        let thread = std::thread::Builder::new().name("small-files".to_owned());
+        if let Err(error) = thread.spawn(move || futures::executor::block_on(self.fetch())) {
+            // Whoever waits for one of the files sees that it won't come.
+            tracing::warn!(%error, "there is no thread to read small files on");
+        }
+    }
+
+    /// Fetches the files, and delivers them in their order.
+    async fn fetch(self) {
+        let opened = stream::iter(self.files).map(|(object, deliver)| async move {
+            let opened = object.open(Some(0..object.size_bytes)).await;
+            (object, deliver, opened)
+        });
+        let mut opened = std::pin::pin!(opened.buffered(FILES_AT_ONCE).ready_chunks(FILES_AT_ONCE));
+        while let Some(some) = opened.next().await {
+            let mut files = Vec::with_capacity(some.len());
+            for (object, deliver, opened) in some {
+                match opened {
+                    Ok(Opened::File(file)) => files.push((object, deliver, file)),
+                    Ok(Opened::Bytes(bytes)) => hand_over(deliver, Ok(bytes)),
+                    Err(fault) => hand_over(deliver, Err(fault)),
+                }
+            }
+            if files.iter().all(|(_, deliver, _)| deliver.is_closed()) && !files.is_empty() {
+                return;
+            }
+            match Handle::try_current() {
+                Ok(runtime) => {
+                    if let Err(error) = runtime.spawn_blocking(move || read_all(files)).await {
+                        tracing::warn!(%error, "small files were not read");
+                    }
+                }
+                Err(_) => read_all(files),
+            }
+        }
+    }
+}
+
+/// Reads files one after the other into one buffer.
+fn read_all(files: Vec<(Object, Delivery, File)>) {
+    let Some((first, ..)) = files.first() else { return };
+    let length = files.iter().map(|(object, ..)| object.size_bytes as usize).sum();
+    let (mut buffer, mut at) = (first.buffers.take(length), 0);
+    let mut read = Vec::with_capacity(files.len());
+    for (object, deliver, mut file) in files {
+        let place = at..at + object.size_bytes as usize;
+        at = place.end;
+        read.push((
+            deliver,
+            file.read_exact(&mut buffer[place.clone()]).map_err(|error| object.unreadable(&error)),
+            place,
+        ));
+    }
+    let bytes = buffer.into_bytes(length);
+    for (deliver, read, place) in read {
+        hand_over(deliver, read.map(|()| bytes.slice(place)));
+    }
+}
+
+fn hand_over(deliver: Delivery, fetched: Result<Bytes, ReadFault>) {
+    if deliver.send(fetched).is_err() {
+        tracing::trace!("a file was fetched that nobody wants any more");
+    }
+}
+
+/// Bytes on their way.
+#[derive(Debug)]
+enum Fetch {
+    Alone(SpawnedTask<Result<Bytes, ReadFault>>),
+    Bundled(Delivered),
+}
+
+impl Fetch {
+    async fn arrive(self) -> Result<Bytes, ReadFault> {
+        match self {
+            Self::Alone(task) => task.join().await.map_err(lost)?,
+            Self::Bundled(delivered) => delivered.await.unwrap_or_else(|_| {
+                let given_up = std::io::Error::other("it was given up before it was read");
+                Err(ReadFault::Store(DataFusionError::IoError(given_up)))
+            }),
+        }
+    }
 }
 
 /// Reads an object from some byte on.
@@ -123,7 +286,7 @@ pub(super) struct ChunkReader {
     at: u64,
     /// Up to here chunks are fetched ahead; past it one at a time, on demand.
     ahead_to: u64,
-    fetching: VecDeque<SpawnedTask<Result<Bytes, ReadFault>>>,
+    fetching: VecDeque<Fetch>,
     /// The size of the next chunk on demand.
     demand_bytes: u64,
     bytes_read: Count,
@@ -146,12 +309,25 @@ impl ChunkReader {
         }
     }
 
+    /// The reader of a file that a bundle brings.
+    fn bundled(object: Object, delivered: Delivered, bytes_read: Count) -> Self {
+        let end = object.size_bytes;
+        Self {
+            at: end,
+            ahead_to: end,
+            fetching: VecDeque::from([Fetch::Bundled(delivered)]),
+            ..Self::new(object, end, end, bytes_read)
+        }
+    }
+
     /// Begins to fetch ahead.
     pub(super) fn fetch_ahead(&mut self) {
         while self.fetching.len() < CHUNKS_AHEAD && self.at < self.ahead_to {
+            let hands_out_files = self.object.nature.get() != Some(&false);
+            let chunk = if hands_out_files { FILE_CHUNK_BYTES } else { CHUNK_BYTES };
             // The last chunk takes up what would be a small one after it.
             let rest = self.ahead_to - self.at;
-            self.fetch(if rest <= CHUNK_BYTES + CHUNK_BYTES / 4 { rest } else { CHUNK_BYTES });
+            self.fetch(if rest <= chunk + chunk / 4 { rest } else { chunk });
         }
     }
 
@@ -162,7 +338,7 @@ impl ChunkReader {
             self.demand_bytes = (self.demand_bytes * 4).min(CHUNK_BYTES);
             self.fetch(self.demand_bytes.min(self.object.size_bytes - self.at));
         }
-        let Some(task) = self.fetching.pop_front() else {
+        let Some(fetch) = self.fetching.pop_front() else {
             // An empty file is asked for too, lest one that is gone passes for empty.
             if !self.seen {
                 self.seen = true;
@@ -170,8 +346,7 @@ impl ChunkReader {
             }
             return Ok(None);
         };
-        let bytes =
-            task.join().await.map_err(|error| ReadFault::Store(DataFusionError::ExecutionJoin(Box::new(error))))??;
+        let bytes = fetch.arrive().await?;
         self.seen = true;
         self.bytes_read.add(bytes.len());
         Ok(Some(bytes))
@@ -180,6 +355,6 @@ impl ChunkReader {
     fn fetch(&mut self, bytes: u64) {
         let range = self.at..self.at + bytes;
         self.at = range.end;
-        self.fetching.push_back(SpawnedTask::spawn(self.object.clone().get(Some(range))));
+        self.fetching.push_back(Fetch::Alone(SpawnedTask::spawn(self.object.clone().get(Some(range)))));
     }
 }

@@ -130,6 +130,7 @@ pub(super) async fn probe(
             etag: range.etag.clone(),
             version: range.version.clone(),
             buffers: BufferPool::default(),
+            nature: chunks::Nature::default(),
         };
         if !probe.read(object, range.file.encoding).await {
             break;
@@ -176,6 +177,8 @@ pub struct NdjsonSource {
     batch_rows: usize,
     metrics: ExecutionPlanMetricsSet,
     buffers: BufferPool,
+    /// Of the store that it reads from.
+    nature: chunks::Nature,
 }
 
 impl NdjsonSource {
@@ -188,6 +191,7 @@ impl NdjsonSource {
             batch_rows: 8192,
             metrics: ExecutionPlanMetricsSet::new(),
             buffers: BufferPool::default(),
+            nature: chunks::Nature::default(),
         }
     }
 
@@ -209,7 +213,13 @@ impl FileSource for NdjsonSource {
             options: self.options.clone(),
             schema: self.schema(),
             batch_rows: self.batch_rows,
-            upcoming: Mutex::new(Upcoming::new(object_store, files.to_vec(), bytes_read, self.buffers.clone())),
+            upcoming: Mutex::new(Upcoming::new(
+                object_store,
+                files.to_vec(),
+                bytes_read,
+                self.buffers.clone(),
+                self.nature.clone(),
+            )),
             scanner: Arc::default(),
         }))
     }

@@ -12,9 +12,10 @@ use datafusion::datasource::physical_plan::{FileOpenFuture, FileOpener};
 use datafusion::physical_plan::metrics::Count;
 use futures::{StreamExt, stream};
 use object_store::ObjectStore;
+use tokio::task::JoinSet;
 
 use super::ScanFile;
-use super::chunks::{BYTES_AHEAD, ChunkReader, Object, ReadFault};
+use super::chunks::{BYTES_AHEAD, Bundle, ChunkReader, FILES_AT_ONCE, Nature, Object, ReadFault};
 use super::inflate::{Encoding, InflateReader};
 use crate::convert::buffers::BufferPool;
 use crate::convert::cast::LineScanner;
@@ -26,6 +27,9 @@ use crate::convert::scanner::{ScanOptions, Scanner};
 const PROBE_BYTES: u64 = 4 << 20;
 const PROBE_MOST_BYTES: u64 = 64 << 20;
 
+/// A smaller chunk is scanned at once: files that small end, and a few dozen of them end a batch.
+const YIELD_BYTES: usize = 64 << 10;
+
 /// Small files that are read for it, one after the other.
 pub(super) const PROBE_FILES: usize = 16;
 
@@ -34,8 +38,8 @@ pub(super) struct NdjsonOpener {
     pub(super) schema: SchemaRef,
     pub(super) batch_rows: usize,
     pub(super) upcoming: Mutex<Upcoming>,
-    /// A scanner that has ended a range, for the next one.
-    pub(super) scanner: Arc<Mutex<Option<Scanner>>>,
+    /// A scanner that has ended a range, for the next one. It may hold rows and notes, if another range follows.
+    pub(super) scanner: Arc<Mutex<Option<Box<Scanner>>>>,
 }
 
 /// The files that an opener will be asked for, in order. While one is scanned the small ones after it are fetched.
@@ -43,9 +47,15 @@ pub(super) struct Upcoming {
     store: Arc<dyn ObjectStore>,
     bytes_read: Count,
     buffers: BufferPool,
+    nature: Nature,
     files: VecDeque<PartitionedFile>,
-    /// Readers of the first of them.
+    /// Readers of the first of them, and the bytes that they read.
     readers: VecDeque<ChunkReader>,
+    bytes_ahead: u64,
+    /// The tasks that fetch bundles of small files.
+    bundles: JoinSet<()>,
+    /// Whether the files have been asked for in this order so far.
+    in_order: bool,
 }
 
 impl Upcoming {
@@ -54,43 +64,84 @@ impl Upcoming {
         files: Vec<PartitionedFile>,
         bytes_read: Count,
         buffers: BufferPool,
+        nature: Nature,
     ) -> Self {
-        Self { store, bytes_read, buffers, files: files.into(), readers: VecDeque::new() }
+        Self {
+            store,
+            bytes_read,
+            buffers,
+            nature,
+            files: files.into(),
+            readers: VecDeque::new(),
+            bytes_ahead: 0,
+            bundles: JoinSet::new(),
+            in_order: true,
+        }
     }
 
-    /// The reader of the file that is opened now.
-    fn reader(&mut self, file: &PartitionedFile) -> ChunkReader {
+    /// The reader of the file that is opened now, and whether another file is sure to follow.
+    fn reader(&mut self, file: &PartitionedFile) -> (ChunkReader, bool) {
         let expected = self.files.pop_front();
-        let expected = expected.is_some_and(|next| next.path() == file.path() && next.range() == file.range());
-        let ready = self.readers.pop_front().filter(|_| expected);
+        self.in_order &= expected.is_some_and(|next| next.path() == file.path() && next.range() == file.range());
+        if !self.in_order {
+            self.readers.clear();
+            self.bundles.abort_all();
+            return (self.begin(file), false);
+        }
+        let ready = self.readers.pop_front().inspect(|_| self.bytes_ahead -= file.effective_size());
         let reader = ready.unwrap_or_else(|| self.begin(file));
-        let mut bytes_ahead = file.effective_size();
-        for (index, next) in self.files.iter().enumerate() {
-            bytes_ahead += next.effective_size();
-            if bytes_ahead > BYTES_AHEAD {
+        // Half of what may be ahead is used up before more is fetched, so that bundles are worth their task.
+        if file.effective_size() + self.bytes_ahead <= BYTES_AHEAD / 2 {
+            self.fetch_ahead(file.effective_size());
+        }
+        (reader, !self.files.is_empty())
+    }
+
+    /// Begins to fetch the files that come next, as far as there is room beside the one that is scanned now.
+    fn fetch_ahead(&mut self, bytes_now: u64) {
+        while self.bundles.try_join_next().is_some() {}
+        let mut bundle = Bundle::default();
+        while let Some(next) = self.files.get(self.readers.len()) {
+            let bytes = next.effective_size();
+            // How to ask for many is known when the first have been answered.
+            let many = self.nature.get().is_none() && self.readers.len() >= FILES_AT_ONCE;
+            if many || bytes_now + self.bytes_ahead + bytes > BYTES_AHEAD {
                 break;
             }
-            if index >= self.readers.len() {
+            let reader = if next.range.is_none() && Bundle::suits(bytes) {
+                bundle.add(self.object(next), self.bytes_read.clone())
+            } else {
                 let mut reader = self.begin(next);
                 reader.fetch_ahead();
-                self.readers.push_back(reader);
+                reader
+            };
+            self.bytes_ahead += bytes;
+            self.readers.push_back(reader);
+            if bundle.is_full() {
+                std::mem::take(&mut bundle).begin(&mut self.bundles);
             }
         }
-        reader
+        if !bundle.is_empty() {
+            bundle.begin(&mut self.bundles);
+        }
     }
 
     fn begin(&self, file: &PartitionedFile) -> ChunkReader {
+        let (start, end) = file.range();
+        ChunkReader::new(self.object(file), start.saturating_sub(1), end, self.bytes_read.clone())
+    }
+
+    fn object(&self, file: &PartitionedFile) -> Object {
         let meta = &file.object_meta;
-        let object = Object {
+        Object {
             store: self.store.clone(),
             path: meta.location.clone(),
             size_bytes: meta.size,
             etag: meta.e_tag.clone(),
             version: meta.version.clone(),
             buffers: self.buffers.clone(),
-        };
-        let (start, end) = file.range();
-        ChunkReader::new(object, start.saturating_sub(1), end, self.bytes_read.clone())
+            nature: self.nature.clone(),
+        }
     }
 }
 
@@ -106,7 +157,7 @@ impl FileOpener for NdjsonOpener {
             (_, None) => None,
             (_, Some(_)) => return Err(internal_datafusion_err!("{} is compressed and can't be cut", file.path())),
         };
-        let chunks = self.upcoming.lock().unwrap_or_else(PoisonError::into_inner).reader(&file);
+        let (chunks, more_to_come) = self.upcoming.lock().unwrap_or_else(PoisonError::into_inner).reader(&file);
         let kept = self.scanner.lock().unwrap_or_else(PoisonError::into_inner).take();
         let etag = file.object_meta.e_tag.as_deref();
         let scanner = LineScanner::begin(
@@ -121,6 +172,7 @@ impl FileOpener for NdjsonOpener {
             cutter: LineCutter::new(range, options.max_line_bytes, options.max_reject_bytes),
             scanner,
             keep: self.scanner.clone(),
+            more_to_come,
             pieces: VecDeque::new(),
             state: State::Begun,
         };
@@ -142,7 +194,9 @@ struct RangeScan {
     bytes: Reader,
     cutter: LineCutter,
     scanner: LineScanner,
-    keep: Arc<Mutex<Option<Scanner>>>,
+    keep: Arc<Mutex<Option<Box<Scanner>>>>,
+    /// Whether another range follows, whose rows may join the batch.
+    more_to_come: bool,
     pieces: VecDeque<Piece>,
     state: State,
 }
@@ -184,8 +238,16 @@ impl RangeScan {
                 }
                 self.pieces.pop_front();
             }
-            if self.state == State::Ended || self.scanner.batch_is_full() {
+            if self.scanner.batch_is_full() {
                 return self.scanner.take_batch();
+            }
+            if self.state == State::Ended {
+                // A batch for each small file would cost more than its rows.
+                return if self.more_to_come && self.scanner.can_go_on() {
+                    Ok(None)
+                } else {
+                    self.scanner.take_batch()
+                };
             }
             let failure = match self.read().await {
                 Ok(true) => continue,
@@ -220,8 +282,10 @@ impl RangeScan {
         }
         self.state = State::Reading;
         let Some(chunk) = self.bytes.next().await? else { return Ok(false) };
-        // Lines that are only checked fill no batch, so nobody else yields.
-        tokio::task::yield_now().await;
+        if chunk.len() >= YIELD_BYTES {
+            // Lines that are only checked fill no batch, so nobody else yields.
+            tokio::task::yield_now().await;
+        }
         self.pieces.extend(self.cutter.push(chunk).into_iter().flatten());
         Ok(true)
     }

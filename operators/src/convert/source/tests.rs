@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::array::RecordBatch;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execute_stream_partitioned;
@@ -86,5 +87,43 @@ proptest! {
         let (cut, whole) = runtime.block_on(async { (read(&file, &ranges).await, read(&file, &[(0, file.len() as u64)]).await) });
         prop_assert_eq!(whole.1, file.iter().filter(|byte| **byte == b'\n').count() as u64 + u64::from(!file.is_empty() && !file.ends_with(b"\n")));
         prop_assert_eq!(cut, whole);
+    }
+}
+
+#[tokio::test]
+async fn small_files_share_batches() {
+    let store = InMemory::new();
+    let mut ranges = Vec::new();
+    for index in 0..50 {
+        let key = format!("{index}");
+        let text = format!("{{\"a\":{index}}}\n").repeat(3);
+        ranges.push(ScanRange {
+            key: key.clone(),
+            size_bytes: text.len() as u64,
+            etag: None,
+            version: None,
+            range: None,
+            file: ScanFile { index, uri: format!("s3://test/{key}"), encoding: Encoding::Plain },
+        });
+        store.put(&Path::from(key), PutPayload::from(text)).await.unwrap();
+    }
+    let options = ScanOptions { batch_bytes: 1 << 20, ..scan_options(&["a"]) };
+    let node = ScanNode { bucket_url: "s3://test/".to_owned(), options, partitions: vec![ranges] };
+    let context = TaskContext::default();
+    let url = ObjectStoreUrl::parse("s3://test/").unwrap();
+    context.runtime_env().register_object_store(url.as_ref(), Arc::new(store));
+    let plan: Arc<dyn ExecutionPlan> = node.into_plan().unwrap();
+    let batches: Vec<_> = plan.execute(0, Arc::new(context)).unwrap().try_collect().await.unwrap();
+    let sizes: Vec<_> = batches.iter().map(RecordBatch::num_rows).collect();
+    // Rows of all files, then the outcome of each.
+    assert_eq!(sizes, [150, 50]);
+    let outcomes = note::from_batch(&batches[1]).unwrap();
+    for (index, outcome) in outcomes.into_iter().enumerate() {
+        let Note::Range(outcome) = outcome else { panic!("{outcome:?}") };
+        assert_eq!((outcome.file as usize, outcome.rows), (index, 3));
+    }
+    for (row, text) in batch_rows(&batches[0]).iter().enumerate() {
+        assert_eq!(text["_source_file"], format!("s3://test/{}", row / 3));
+        assert_eq!(text["a"], (row / 3).to_string());
     }
 }

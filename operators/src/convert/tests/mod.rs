@@ -2,6 +2,7 @@
 
 mod docs;
 mod passes;
+mod small;
 mod spark;
 mod verdicts;
 
