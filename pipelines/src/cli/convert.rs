@@ -1,7 +1,7 @@
 //! `penstock convert`: just the conversion, from files to one Parquet file.
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -88,7 +88,7 @@ impl From<Codec> for Compression {
 /// Runs the command.
 pub fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
     let spool = Spool::new(&arguments.output);
-    let files = find(&arguments.files, &spool)?;
+    let (files, bytes) = find(&arguments.files, &spool)?;
     let options = ConvertOptions {
         cast: arguments.cast.into(),
         compression: arguments.compression.into(),
@@ -98,7 +98,6 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
         memory_limit_bytes: arguments.memory_limit,
         ..ConvertOptions::default()
     };
-    let bytes = files.iter().filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum::<u64>();
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
     let began = Instant::now();
     let converted = runtime.block_on(async {
@@ -152,29 +151,33 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
     Ok(if failed.is_empty() { Exit::Ok } else { Exit::Troubled })
 }
 
-fn find(patterns: &[String], spool: &Spool) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+/// The files that are meant, and their bytes.
+fn find(patterns: &[String], spool: &Spool) -> anyhow::Result<(Vec<PathBuf>, u64)> {
+    let (mut files, mut bytes) = (Vec::new(), 0);
+    let mut add = |path: PathBuf| {
+        let file = path.metadata().ok().filter(Metadata::is_file);
+        file.map(|file| {
+            bytes += file.len();
+            files.push(path);
+        })
+    };
     for pattern in patterns {
         if pattern == "-" {
-            files.push(spool.fill(&mut io::stdin().lock())?);
-        } else if Path::new(pattern).is_file() {
+            let spooled = spool.fill(&mut io::stdin().lock())?;
+            add(spooled).context("what came from stdin is gone")?;
+        } else if add(PathBuf::from(pattern)).is_none() {
             // A name with brackets is a name first.
-            files.push(PathBuf::from(pattern));
-        } else {
             let matches = glob::glob(pattern).with_context(|| format!("`{pattern}` is no pattern of files"))?;
-            let before = files.len();
+            let mut matched = false;
             for path in matches {
-                let path = path.context("a folder can't be read")?;
-                if path.is_file() {
-                    files.push(path);
-                }
+                matched |= add(path.context("a folder can't be read")?).is_some();
             }
-            if files.len() == before {
+            if !matched {
                 bail!("no file matches `{pattern}`");
             }
         }
     }
-    Ok(files)
+    Ok((files, bytes))
 }
 
 fn bar(bytes: u64) -> ProgressBar {
