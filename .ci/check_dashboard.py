@@ -20,6 +20,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PIPELINE = ROOT / "pipelines/ndjson-parquet.yaml"
 TOKEN = "a token that only this check knows"
 DATE = "2026-02-01"
+# The tables that are wider than the place they have.
+HIDDEN = "[...document.querySelectorAll('.wide')].filter((of) => of.scrollWidth > of.clientWidth).map((of) => of.ariaLabel)"
 PAGES = ["/", "/shards", "/pending", "/manifests", "/files", "/rejects", "/dead-letters", "/config"]
 
 
@@ -309,6 +311,9 @@ def see(browser, service, axe, shots):
                 wide = each.page.evaluate("document.documentElement.scrollWidth") - width
                 if wide > 0:
                     findings.append(f"{name} at {width}: {wide} px wider than the window")
+                hidden = each.page.evaluate(HIDDEN)
+                if hidden:
+                    findings.append(f"{name} at {width}: tables hide their last columns: {hidden}")
                 each.page.evaluate("window.scrollTo(0, 0)")
                 each.page.screenshot(path=shots / f"{name}-{width}-{theme}.png", full_page=name != "config")
                 each.page.evaluate(axe)

@@ -235,7 +235,7 @@ function manifests() {
       { name: "Bytes", number: true, cell: (row) => bytes(row.bytes) },
       { name: "Closed by", cell: (row) => row.flush_reason ?? "" },
       { name: "Rows", number: true, cell: (row) => (row.rows === null ? "" : number(row.rows)) },
-      { name: "Rejected", number: true, cell: (row) => (row.rejected_rows ? number(row.rejected_rows) : "") },
+      { name: "Rejects", number: true, cell: (row) => (row.rejected_rows ? number(row.rejected_rows) : "") },
       { name: "Outputs", number: true, cell: (row) => (row.state === "completed" ? number(row.outputs) : "") },
       { name: "Took", number: true, cell: (row) => (row.settled_at ? seconds((new Date(row.settled_at) - new Date(row.created_at)) / 1000) : ["abandoned"].includes(row.state) ? "" : `${age(row.created_at)} so far`) },
       { name: "Made", cell: (row) => time(row.created_at) },

@@ -78,8 +78,13 @@ export function seconds(value) {
   return `${(value / 3600).toFixed(1)} h`;
 }
 
-/** A time, short; the whole of it on hovering. */
-export const time = (text) => text && h("time", { datetime: text, title: text, class: "nowrap" }, text.slice(0, 10) === new Date().toISOString().slice(0, 10) ? text.slice(11, 19) : text.slice(0, 19).replace("T", " "));
+/** A time, short; the whole of it on hovering. Where there is little room a date stands above its time. */
+export function time(text) {
+  if (!text) return text;
+  const [date, clock] = [text.slice(0, 10), text.slice(11, 19)].map((part) => h("span", { class: "nowrap" }, part));
+  const isToday = text.slice(0, 10) === new Date().toISOString().slice(0, 10);
+  return h("time", { datetime: text, title: text }, isToday ? clock : [date, " ", clock]);
+}
 
 /** Asks the process; the error has its words. */
 export async function ask(path, options) {

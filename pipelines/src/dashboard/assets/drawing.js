@@ -146,5 +146,5 @@ export function timeline(manifests, now) {
   const text = `The newest ${shown.length} manifests, from their making until their files had followed them; the table has the same.`;
   return h("div", { class: "timeline" },
     h("svg", { viewBox: `0 0 ${width} ${height}`, height, preserveAspectRatio: "none", role: "img", "aria-label": text }, bars),
-    h("div", { class: "ends" }, time(shown.find((each) => each.from === first).created_at), h("span", {}, `${seconds((last - first) / 1000)}: a bar for each of the newest ${shown.length}`), time(new Date(last).toISOString())));
+    h("div", { class: "ends" }, time(shown.find((each) => each.from === first).created_at), h("span", {}, `${seconds((last - first) / 1000)}, the newest ${shown.length}`), time(new Date(last).toISOString())));
 }
