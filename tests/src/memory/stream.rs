@@ -38,6 +38,8 @@ struct State {
     streams: Vec<One>,
     sequence: u128,
     shard_count: usize,
+    /// Streams that there ever were: no ARN is given twice.
+    stream_count: usize,
 }
 
 struct One {
@@ -80,7 +82,8 @@ impl State {
                 self.new_shard(None, (at * width, last))
             })
             .collect();
-        let arn = format!("arn:memory:{table}/stream/{}", self.streams.len());
+        let arn = format!("arn:memory:{table}/stream/{}", self.stream_count);
+        self.stream_count += 1;
         self.streams.push(One { arn, enabled: true, shards });
     }
 
@@ -122,6 +125,18 @@ impl MemoryStream {
         if let Some(shard) = stream.shards.iter_mut().find(takes) {
             shard.records.push_back((sequence, Arc::new(change.clone())));
         }
+    }
+
+    /// How many records of the newest stream come after what is done of their shards; per shard, where there are any.
+    pub fn lag(&self, done: impl Fn(&str, &ShardId) -> Option<SequenceNumber>) -> Vec<(ShardId, usize)> {
+        let state = lock(&self.state);
+        let Some(stream) = state.streams.last() else { return Vec::new() };
+        let left = |shard: &OneShard| {
+            let done = done(&stream.arn, &shard.id).map_or(shard.trimmed, |at| parse(&at.0));
+            shard.records.iter().filter(|(sequence, _)| *sequence > done).count()
+        };
+        let all = stream.shards.iter().map(|shard| (shard.id.clone(), left(shard)));
+        all.filter(|(_, left)| *left > 0).collect()
     }
 
     /// Ends an open shard, which its children follow: one, or two that split it.

@@ -20,7 +20,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use penstock::loader::{Pipeline, load};
 use penstock_engine::{
     cloud::{
-        Bucket, ChangeStream, Cloud, EventBus, Queue, Result as CloudResult, Table,
+        Bucket, ChangeStream, Cloud, EventBus, Item, Queue, Result as CloudResult, Table,
+        change_stream::{SequenceNumber, ShardId},
         tap::TappedCloud,
         weaken::{WeakChangeStream, WeakEventBus, WeakQueue, WeakStage, WeakTable, Weakness},
     },
@@ -30,7 +31,7 @@ use penstock_engine::{
     streams::Common,
     time::Clock,
 };
-use penstock_operators::attempt::AttemptOptions;
+use penstock_operators::{attempt::AttemptOptions, model::text};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -315,9 +316,24 @@ impl World {
         }
     }
 
-    /// What the ledger and the queues say is unfinished or wrong.
+    /// What the ledger, the queues and the stream say is unfinished or wrong.
     pub fn wrong(&self) -> Vec<String> {
         let mut wrong = self.ledger.check(&self.shared);
+        let shards = self.cloud().memory_table("leases").items();
+        let item = |arn: &str, shard: &ShardId| {
+            let is_it = |item: &&Item| text(item, "scope") == Some(arn) && text(item, "id") == Some(&shard.0);
+            shards.iter().find(is_it)
+        };
+        let checkpoint = |arn: &str, shard: &ShardId| match item(arn, shard) {
+            // It was read to its end.
+            Some(item) if item.contains_key("ended") => Some(SequenceNumber(u128::MAX.to_string())),
+            Some(item) => text(item, "checkpoint").map(|at| SequenceNumber(at.to_owned())),
+            None => None,
+        };
+        if let Some(stream) = self.cloud().memory_table(witness::TRACKING).stream() {
+            let behind = stream.lag(checkpoint).into_iter();
+            wrong.extend(behind.map(|(shard, left)| format!("{left} changes of {shard} come after its checkpoint")));
+        }
         for queue in ["file-events", "manifest-ready"] {
             let left = self.cloud().memory_queue(queue).len();
             if left > 0 {
