@@ -12,7 +12,7 @@ const ARENAS: libc::c_int = 4;
 /// Bounds what the allocator keeps, where it is glibc's; false if it refused. Whoever has set `MALLOC_ARENA_MAX` or
 /// `MALLOC_MMAP_THRESHOLD_` in the environment has it that way.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[allow(unsafe_code, reason = "glibc has no other way: a conversion of 3.6 GB held 227 MB without, 162 MB with it")]
+#[allow(unsafe_code, reason = "glibc has no other way: a conversion of 3.6 GB held 227 MiB without, 162 MiB with it")]
 pub(crate) fn bound() -> bool {
     let set = |variable: &str, parameter, value| {
         // SAFETY: mallopt takes two numbers, may be called at any time, and leaves what was allocated as it is.
