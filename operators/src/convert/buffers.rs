@@ -106,6 +106,16 @@ mod tests {
     }
 
     #[test]
+    fn a_buffer_is_never_smaller_than_was_asked_for() {
+        let pool = BufferPool::default();
+        drop(pool.take(LEAST_BYTES));
+        drop(pool.take(LARGE_BYTES + 1));
+        for length in [LEAST_BYTES + 1, LARGE_BYTES, LARGE_BYTES + STEP_BYTES + 1] {
+            assert!(pool.take(length).len() >= length);
+        }
+    }
+
+    #[test]
     fn what_is_kept_is_bounded() {
         let pool = BufferPool::default();
         let held: Vec<_> = (0..20).map(|_| pool.take(4 << 20)).collect();

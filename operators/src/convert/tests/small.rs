@@ -83,6 +83,17 @@ async fn small_objects_are_each_their_own() {
     small_files_are_each_their_own(World::new(&[]).await).await;
 }
 
+/// A column that a failed file showed first is still new in the file after it.
+#[tokio::test]
+async fn a_file_that_fails_takes_no_column_of_the_next_along() {
+    let world = World::new(&[("a.ndjson", b"{\"x\":1}\nno\nno\n"), ("b.ndjson", b"{\"x\":2}\n")]).await;
+    world.catalog.grow(&["z".to_owned()]).await.unwrap();
+    let (converted, rows) = world.converted().await;
+    assert_eq!(reasons(&converted), [Some(FailureReason::TooManyRejects), None]);
+    assert_eq!((converted.columns, rows.len()), (vec!["z".to_owned(), "x".to_owned()], 1));
+    assert_eq!((converted.passes, converted.column_reruns), (2, 1));
+}
+
 /// A folder hands out files, which are read on threads of their own.
 #[tokio::test]
 async fn small_files_of_this_machine_are_each_their_own() {
