@@ -149,9 +149,14 @@ fn lost(error: tokio::task::JoinError) -> ReadFault {
 /// Reads `length` bytes from `at` on: a file of this machine is read into memory that was used before.
 fn read(mut file: File, at: u64, length: usize, buffers: &BufferPool) -> std::io::Result<Bytes> {
     let mut buffer = buffers.take(length);
-    file.seek(SeekFrom::Start(at))?;
-    file.read_exact(&mut buffer[..length])?;
+    fill(&mut file, at, &mut buffer[..length])?;
     Ok(buffer.into_bytes(length))
+}
+
+/// Reads from a place of its own: the store may have read the file before it handed it out, e.g. to tell its etag.
+fn fill(file: &mut File, at: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(buffer)
 }
 
 /// A small file on its way, whole.
@@ -243,7 +248,7 @@ fn read_all(files: Vec<(Object, Delivery, File)>) {
         at = place.end;
         read.push((
             deliver,
-            file.read_exact(&mut buffer[place.clone()]).map_err(|error| object.unreadable(&error)),
+            fill(&mut file, 0, &mut buffer[place.clone()]).map_err(|error| object.unreadable(&error)),
             place,
         ));
     }

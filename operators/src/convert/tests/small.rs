@@ -3,6 +3,7 @@
 use object_store::ObjectStoreExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
+use penstock_engine::cloud::local::bucket::FolderBucket;
 
 use super::*;
 
@@ -101,4 +102,19 @@ async fn small_files_of_this_machine_are_each_their_own() {
     let mut world = World::new(&[]).await;
     world.bucket.store = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
     small_files_are_each_their_own(world).await;
+}
+
+/// A folder that doesn't remember a file's etag reads the file for it, before it hands it out.
+#[tokio::test]
+async fn small_files_that_the_store_has_read_are_read_from_their_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || FolderBucket::open(folder.path(), "input").unwrap().store;
+    let mut world = World::new(&[]).await;
+    world.bucket.store = open();
+    for (key, line) in [("a.ndjson", "{\"x\":1}\n"), ("b.ndjson", "{\"x\":2}\n")] {
+        world.add(key, line.as_bytes()).await;
+    }
+    world.bucket.store = open();
+    let (converted, rows) = world.converted().await;
+    assert_eq!((reasons(&converted), rows.len()), (vec![None, None], 2));
 }
