@@ -141,9 +141,10 @@ impl Remote {
         if status == StatusCode::OK {
             return Ok(Self { answer, rest: Vec::new() });
         }
-        let body = answer.text().await.unwrap_or_default();
-        let told: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
-        match told["error"].as_str() {
+        let body = answer.text().await.with_context(|| format!("{address} answers {status}, and breaks off"))?;
+        // Another server may say anything.
+        let told = serde_json::from_str::<serde_json::Value>(&body).ok();
+        match told.as_ref().and_then(|told| told["error"].as_str()) {
             Some(why) => bail!("{address}: {why}"),
             None => bail!("{address} answers {status}: no service of this release of penstock is there"),
         }
