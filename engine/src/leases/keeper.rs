@@ -112,10 +112,10 @@ impl Keeper {
         match command {
             Command::Hold { held, counter, began } => {
                 let renew_at = began + self.core.options.renew_every();
-                let due = renew_at.min(held.expires());
                 let token = held.token.clone();
-                self.schedule.insert((due, token.clone()));
-                self.held.insert(token, Entry { held, counter, renew_at, busy: false, due, failure: None });
+                let entry = Entry { held, counter, renew_at, busy: false, due: renew_at, failure: None };
+                self.held.insert(token.clone(), entry);
+                self.reschedule(&token);
             }
             Command::Lost { held } => self.lose(&held.token, "another owner was found there by a write"),
             Command::Release { held, done } => self.release(held, done),

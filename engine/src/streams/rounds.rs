@@ -160,7 +160,10 @@ impl Work {
         if !self.first_start.settle(&self.shared, self.streams.iter().map(|s| (s.arn.as_str(), &s.graph))).await? {
             return Ok(()); // Another worker is at it.
         }
-        if !listed && workers == self.workers && Instant::now() < self.list_leases_at {
+        if listed || workers != self.workers {
+            self.list_leases_at = Instant::now();
+        }
+        if Instant::now() < self.list_leases_at {
             return Ok(());
         }
         for stream in &mut self.streams {
@@ -169,9 +172,8 @@ impl Work {
         self.workers.clone_from(&workers);
         let plan = self.plan(workers);
         self.note(&plan);
-        if plan == Plan::default() && self.is_alone() {
-            self.list_leases_at = Instant::now() + LIST_ALONE;
-        }
+        let is_settled = plan == Plan::default() && self.is_alone();
+        self.list_leases_at = Instant::now() + if is_settled { LIST_ALONE } else { Duration::ZERO };
         self.carry_out(plan).await
     }
 

@@ -17,6 +17,7 @@
 
 mod events;
 mod finds;
+mod handed_on;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -29,7 +30,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
 use object_store::{ObjectStoreExt, path::Path};
 use penstock_engine::{
-    ack::{Ack, Verdict},
     cloud::{
         Bucket, CloudError, Item, Table,
         table::{Query, Range, query_all},
@@ -42,7 +42,6 @@ use penstock_engine::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -62,6 +61,7 @@ use crate::{
 };
 
 pub use finds::{Finds, Outcome};
+use handed_on::HandedOn;
 
 /// Every so many sweeps, finished manifests of all dates are looked at, and rejects: what is seldom left behind, and many.
 const SELDOM: u64 = 12;
@@ -597,67 +597,6 @@ impl Sweep {
     }
 }
 
-/// Objects that were handed on, and their verdicts. These are taken as they come: a listing may be of millions.
-struct HandedOn {
-    sender: mpsc::UnboundedSender<(u64, Verdict)>,
-    verdicts: mpsc::UnboundedReceiver<(u64, Verdict)>,
-    counted: Counted,
-}
-
-#[derive(Default)]
-struct Counted {
-    emitted: u64,
-    failed: u64,
-    last_key: String,
-}
-
-impl HandedOn {
-    fn new() -> Self {
-        let (sender, verdicts) = mpsc::unbounded_channel();
-        Self { sender, verdicts, counted: Counted::default() }
-    }
-
-    /// The ack of the next object.
-    fn next(&mut self, key: String) -> Ack {
-        self.counted.emitted += 1;
-        self.counted.last_key = key;
-        Ack::new(self.counted.emitted, self.sender.clone())
-    }
-
-    /// Notes the verdicts that have come.
-    fn note_answered(&mut self, finds: &mut Finds) {
-        while let Ok((_, verdict)) = self.verdicts.try_recv() {
-            self.counted.note(verdict, finds);
-        }
-    }
-
-    /// Waits for all verdicts, and notes them. How many objects were handed on, and how many of them failed.
-    async fn note_all(self, finds: &mut Finds) -> (u64, u64) {
-        let Self { sender, mut verdicts, mut counted } = self;
-        // The channel ends once nobody may send any more.
-        drop(sender);
-        while let Some((_, verdict)) = verdicts.recv().await {
-            counted.note(verdict, finds);
-        }
-        (counted.emitted, counted.failed)
-    }
-}
-
-impl Counted {
-    fn note(&mut self, verdict: Verdict, finds: &mut Finds) {
-        match verdict {
-            Verdict::Done => {
-                let why = "handed on to track, which knows it or makes its item";
-                finds.note("object", Outcome::Left, why, &self.last_key);
-            }
-            Verdict::Retry(error) | Verdict::Dead(error) => {
-                self.failed += 1;
-                finds.note("object", Outcome::Failed, error, &self.last_key);
-            }
-        }
-    }
-}
-
 /// Whose the files are that bear a manifest's path.
 enum Belonging {
     /// Nobody's: the manifest is abandoned, or absent.
@@ -680,27 +619,6 @@ fn manifest_of_rejects(key: &str) -> Option<penstock_engine::cloud::table::Key> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn i9_verdicts_on_what_a_listing_hands_on_do_not_pile_up() {
-        let (mut handed_on, mut finds) = (HandedOn::new(), Finds::default());
-        let mut late = None;
-        for number in 0..10_000 {
-            let ack = handed_on.next(format!("f{number}"));
-            match number {
-                7 => late = Some(ack),
-                8 => ack.settle(Verdict::Dead("it is poison".to_owned())),
-                _ => ack.settle(Verdict::Done),
-            }
-            handed_on.note_answered(&mut finds);
-            assert_eq!(handed_on.verdicts.len(), 0, "verdicts wait to be read");
-        }
-        assert_eq!(finds.count("object", Outcome::Left), 9998);
-        // One that is dropped without a verdict has failed.
-        drop(late);
-        assert_eq!(handed_on.note_all(&mut finds).await, (10_000, 2));
-        assert_eq!(finds.count("object", Outcome::Failed), 2);
-    }
 
     #[test]
     fn rejects_tell_their_manifest() {

@@ -296,8 +296,12 @@ async fn who_is_alone_and_reads_everything_seldom_lists_the_leases() {
     secs(60).await;
     let alone = listings() - before;
     assert!((10..=14).contains(&alone), "{alone} listings a minute");
+    let before = listings();
     let b = bed.worker("b", options(), done());
-    secs(12).await;
+    secs(4).await;
+    let at_first = listings() - before;
+    assert!(at_first >= 15, "{at_first} listings in the first 4 s");
+    secs(8).await;
     assert_eq!((a.owned(), b.owned()), (2, 2));
     let before = listings();
     secs(60).await;
