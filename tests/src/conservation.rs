@@ -7,7 +7,8 @@ use std::{
 };
 
 use penstock::sample::Made;
-use penstock_operators::model::{FileState, ManifestItem, ManifestJson, ManifestState};
+use penstock_operators::model::{AttemptReport, FileState, ManifestItem, ManifestJson, ManifestState};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
@@ -136,22 +137,38 @@ fn check_rejects(place: &Place, completed: &[ManifestItem], owed: &Owed) {
     assert_eq!(rejects(place).len(), owed.rejects, "rejected lines that are kept");
 }
 
-/// I2: what a manifest lists are files that follow it, and no file is in two.
+/// I2: what a manifest lists are files that follow it, but for one that failed in it and was set back since: such a file
+/// follows a later manifest, and gave this one nothing.
 #[track_caller]
 fn check_membership(place: &Place, completed: &[ManifestItem]) {
     let manifest_of: BTreeMap<String, Option<String>> =
         place.files().into_iter().map(|file| (file.file_key, file.manifest_path)).collect();
-    let mut listed = BTreeSet::new();
     for manifest in completed {
-        let key = manifest.manifest_path.strip_prefix("s3://").unwrap();
-        let json = fs::read(place.cloud().join("s3").join(key)).unwrap();
-        let json: ManifestJson = serde_json::from_slice(&json).unwrap();
+        let json: ManifestJson = object(place, manifest.manifest_path.strip_prefix("s3://").unwrap());
+        let commit = manifest.commit.as_ref().unwrap();
+        let bucket = place.bucket("manifest").file_name().unwrap().to_str().unwrap().to_owned();
+        let report: AttemptReport = object(place, &format!("{bucket}/{}", commit.report_key));
+        let listed: BTreeSet<_> = json.files.iter().map(|file| &file.file_key).collect();
+        assert_eq!(listed.len(), json.files.len(), "{} lists a file twice", manifest.manifest_path);
         assert_eq!(json.files.len() as u64, manifest.file_count);
-        for file in json.files {
-            assert!(listed.insert(file.file_key.clone()), "{} is in two manifests", file.file_key);
-            assert_eq!(manifest_of[&file.file_key].as_ref(), Some(&manifest.manifest_path), "{}", file.file_key);
+        assert_eq!(report.files.iter().map(|file| &file.file_key).collect::<BTreeSet<_>>(), listed);
+        for file in &report.files {
+            let follows = manifest_of[&file.file_key].as_ref() == Some(&manifest.manifest_path);
+            assert!(
+                follows || (file.failure.is_some() && file.rows == 0),
+                "{} was converted in {}, and its item follows {:?}",
+                file.file_key,
+                manifest.manifest_path,
+                manifest_of[&file.file_key]
+            );
         }
     }
+}
+
+/// What a JSON object of the local cloud holds, by its bucket and key.
+#[track_caller]
+fn object<T: DeserializeOwned>(place: &Place, path: &str) -> T {
+    serde_json::from_slice(&fs::read(place.cloud().join("s3").join(path)).unwrap()).unwrap()
 }
 
 /// The rejected lines of completed manifests, as kept. Each is checked to have its place and reason.

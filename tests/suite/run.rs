@@ -1,6 +1,9 @@
 //! Runs from files to Parquet, without a disturbance.
 
-use penstock_tests::conservation::{Owed, check};
+use penstock_tests::{
+    conservation::{Owed, check},
+    place::DATE,
+};
 
 use super::{place, sample};
 
@@ -53,6 +56,19 @@ fn i1_landed_files_become_rows_once_however_often_they_are_landed() {
     check(&place, &owed);
     assert_eq!(place.facts().outputs, outputs, "landing the same files again made new outputs");
     assert!(again.out.contains(&format!("rows: {}, rejected lines: {}", owed.rows.len(), owed.rejects)));
+}
+
+#[test]
+fn i1_i2_failed_files_that_are_set_back_fail_again_in_a_manifest_of_their_own_and_change_nothing_else() {
+    let place = place().with("MAX_FILES", 8);
+    let owed = Owed::from(sample(22, 3, 5).write(&place.path("files")).unwrap());
+    place.run_until_idle("files").expect_code(3);
+    let before = place.manifests().len();
+    let redriven = place.run_on("redrive", &["--failed", DATE, "--yes"]).expect_code(0);
+    assert!(redriven.out.contains(&format!("{} redriven, 0 left", owed.failed.len())), "{}", redriven.out);
+    place.run_until_idle_again().expect_code(3);
+    assert!(place.manifests().len() > before, "nothing was tried again");
+    check(&place, &owed);
 }
 
 #[test]
