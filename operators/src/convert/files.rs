@@ -1,23 +1,28 @@
 //! Converts files of this machine into one Parquet file: no table, no bucket, no account.
 
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use chrono::Utc;
+use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
-use object_store::{ObjectStore, ObjectStoreExt};
 use penstock_engine::cloud::stage::Completion;
-use penstock_engine::cloud::{Bucket, CloudError, Stage};
+use penstock_engine::cloud::{Bucket, Stage};
 use tokio_util::sync::CancellationToken;
 
 use super::columns::MemoryCatalog;
 use super::file_stage::FileStage;
 use super::{Buckets, Conversion, ConvertError, ConvertOptions, Converted, InputFile, OutputName, Progress, convert};
 
-/// Converts `files` (`.gz` and `.zst` by their names' ends) into `output`, which appears when it is whole, in place of
-/// what stood there. Rejects go into `{output}.rejects.ndjson`, if there are any. Without a row there is no output.
+/// Converts `files`, as [`look_at`] found them (`.gz` and `.zst` by their names' ends), into `output`, which appears when it
+/// is whole, in place of what stood there. Rejects go into `{output}.rejects.ndjson`, if there are any. Without a row there
+/// is no output.
 pub async fn convert_files(
-    files: &[PathBuf],
+    files: Vec<InputFile>,
     output: &Path,
     options: &ConvertOptions,
     progress: &Progress,
@@ -28,22 +33,20 @@ pub async fn convert_files(
         return Err(invalid(&output, "not the path of a file"));
     };
     let stage: Arc<dyn Stage> = Arc::new(FileStage::new(output.clone()));
-    let everywhere: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new());
     let beside: Arc<dyn ObjectStore> =
         Arc::new(LocalFileSystem::new_with_prefix(folder).map_err(|error| invalid(folder, error))?);
-    let input = Bucket { name: "files".to_owned(), store: everywhere.clone(), stage: stage.clone() };
+    let input = Bucket { name: "files".to_owned(), store: Arc::new(LocalFileSystem::new()), stage: stage.clone() };
     let beside = Bucket { name: "output".to_owned(), store: beside, stage };
     let now = Utc::now();
-    let mut conversion = Conversion {
+    let conversion = Conversion {
         manifest_id: name.to_owned(),
         pipeline: None,
         created_at: now,
-        files: Vec::new(),
+        files,
         output: OutputName::Single(name.to_owned()),
         rejects_key: Some(format!("{name}.rejects.ndjson")),
         token: format!("{}-{}", std::process::id(), now.timestamp_micros()),
     };
-    conversion.files = input_files(files, &everywhere).await?;
     let catalog = MemoryCatalog::default();
     let buckets = Buckets { input, output: beside.clone(), rejects: Some(beside) };
     let converted = convert(&conversion, &buckets, &catalog, options, progress, cancel).await?;
@@ -57,34 +60,22 @@ pub async fn convert_files(
     Ok(converted)
 }
 
-/// What is known of the files before they are read. There may be very many, and each costs a few system calls, so all cores
-/// look; on plain threads, where the store does its work at once and not by way of a pool.
-async fn input_files(files: &[PathBuf], store: &Arc<dyn ObjectStore>) -> Result<Vec<InputFile>, ConvertError> {
-    let (files, store) = (files.to_vec(), store.clone());
-    let looked = tokio::task::spawn_blocking(move || {
-        let share = files.len().div_ceil(std::thread::available_parallelism().map_or(1, |cores| cores.get())).max(1);
-        std::thread::scope(|scope| {
-            let looking: Vec<_> = files
-                .chunks(share)
-                .map(|files| {
-                    let store = store.as_ref();
-                    scope.spawn(move || {
-                        let mut places = Places::default();
-                        let look = |file: &PathBuf| futures::executor::block_on(input_file(file, &mut places, store));
-                        files.iter().map(look).collect::<Result<Vec<_>, _>>()
-                    })
-                })
-                .collect();
-            let mut all = Vec::with_capacity(files.len());
-            for share in looking {
-                all.extend(
-                    share.join().map_err(|_| ConvertError::Invalid("a look at the files panicked".to_owned()))??,
-                );
-            }
-            Ok(all)
-        })
-    });
-    looked.await.map_err(|error| ConvertError::Invalid(format!("the files could not be looked at: {error}")))?
+/// What is known of files of this machine before they are read; none for what is there and is no file. There may be very
+/// many, and each costs a few system calls, so all cores look. It blocks.
+pub fn look_at(paths: &[PathBuf]) -> Result<Vec<Option<InputFile>>, ConvertError> {
+    let share = paths.len().div_ceil(std::thread::available_parallelism().map_or(1, |cores| cores.get())).max(1);
+    let look = |paths: &[PathBuf]| {
+        let mut places = Places::default();
+        paths.iter().map(|path| look_at_one(path, &mut places)).collect::<Result<Vec<_>, _>>()
+    };
+    std::thread::scope(|scope| {
+        let looking: Vec<_> = paths.chunks(share).map(|paths| scope.spawn(move || look(paths))).collect();
+        let mut all = Vec::with_capacity(paths.len());
+        for share in looking {
+            all.extend(share.join().map_err(|_| ConvertError::Invalid("a look at the files panicked".to_owned()))??);
+        }
+        Ok(all)
+    })
 }
 
 /// Where files really are: a store's keys have no `..` and follow no links. Files mostly come folder by folder, and to
@@ -96,38 +87,49 @@ struct Places {
 }
 
 impl Places {
-    fn find(&mut self, file: &Path) -> std::io::Result<PathBuf> {
-        let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { return std::fs::canonicalize(file) };
-        if std::fs::symlink_metadata(file)?.is_symlink() {
-            return std::fs::canonicalize(file);
+    /// Where `path` really is, if that is a file, and what is known of it.
+    fn find(&mut self, path: &Path) -> io::Result<Option<(PathBuf, Metadata)>> {
+        let found = fs::symlink_metadata(path)?;
+        if found.is_symlink() {
+            let place = fs::canonicalize(path)?;
+            let found = fs::metadata(&place)?;
+            return Ok(found.is_file().then_some((place, found)));
         }
+        if !found.is_file() {
+            return Ok(None);
+        }
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(Some((fs::canonicalize(path)?, found)));
+        };
         let known = self.folder.take().filter(|(last, _)| last == folder);
         let (_, place) = self.folder.insert(match known {
             Some(known) => known,
             None => {
                 let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-                (folder.to_owned(), std::fs::canonicalize(here)?)
+                (folder.to_owned(), fs::canonicalize(here)?)
             }
         });
-        Ok(place.join(name))
+        Ok(Some((place.join(name), found)))
     }
 }
 
-async fn input_file(file: &Path, places: &mut Places, store: &dyn ObjectStore) -> Result<InputFile, ConvertError> {
-    let path = places.find(file).map_err(|error| invalid(file, error))?;
-    let key = object_store::path::Path::from_absolute_path(&path).map_err(|error| invalid(file, error))?;
-    let meta = store
-        .head(&key)
-        .await
-        .map_err(|error| ConvertError::from_cloud(format!("read {}", file.display()), &CloudError::from(error)))?;
-    Ok(InputFile {
+fn look_at_one(named: &Path, places: &mut Places) -> Result<Option<InputFile>, ConvertError> {
+    let Some((path, found)) = places.find(named).map_err(|error| invalid(named, error))? else { return Ok(None) };
+    let key = object_store::path::Path::from_absolute_path(&path).map_err(|error| invalid(named, error))?;
+    Ok(Some(InputFile {
         uri: format!("file://{}", path.display()),
-        key: key.to_string(),
-        size_bytes: meta.size,
-        etag: meta.e_tag,
+        key: key.into(),
+        size_bytes: found.len(),
+        etag: Some(etag(&found)),
         version: None,
-        file_key: file.display().to_string(),
-    })
+        file_key: named.display().to_string(),
+    }))
+}
+
+/// The etag that the store will tell. To ask it would open each file once more.
+fn etag(file: &Metadata) -> String {
+    let modified = file.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    format!("{:x}-{:x}-{:x}", file.ino(), modified.unwrap_or_default().as_micros(), file.len())
 }
 
 fn invalid(path: &Path, why: impl std::fmt::Display) -> ConvertError {
@@ -137,6 +139,8 @@ fn invalid(path: &Path, why: impl std::fmt::Display) -> ConvertError {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+
+    use object_store::ObjectStoreExt;
 
     use super::*;
     use crate::convert::testing::{data, rows};
@@ -149,6 +153,7 @@ mod tests {
     }
 
     async fn run(files: &[PathBuf], output: &Path, cancel: &CancellationToken) -> Result<Converted, ConvertError> {
+        let files = look_at(files)?.into_iter().flatten().collect();
         convert_files(files, output, &ConvertOptions::default(), &Progress::default(), cancel).await
     }
 
@@ -173,6 +178,29 @@ mod tests {
             ["1", "2", "3"]
         );
         assert_eq!(rows[0]["_source_file"], format!("file://{}", plain.display()));
+    }
+
+    #[tokio::test]
+    async fn files_are_known_by_where_they_really_are_and_by_the_etag_that_the_store_tells() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().canonicalize().unwrap();
+        let (file, link) = (folder.path().join("a.ndjson"), folder.path().join("link"));
+        std::fs::write(&file, "{}").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("down")).unwrap();
+        let below = folder.path().join("down/a.ndjson");
+        let found =
+            look_at(&[file.clone(), folder.path().to_owned(), link, below, folder.path().join("down")]).unwrap();
+        assert!(found[1].is_none() && found[4].is_none(), "a folder passed for a file");
+        for at in [0, 2, 3] {
+            let file = found[at].as_ref().unwrap();
+            assert_eq!(file.uri, format!("file://{}/a.ndjson", real.display()));
+            assert_eq!(Path::new("/").join(&file.key), real.join("a.ndjson"));
+            let told = LocalFileSystem::new().head(&file.key.as_str().into()).await.unwrap();
+            assert_eq!((file.size_bytes, &file.etag), (told.size, &told.e_tag));
+        }
+        let error = look_at(&[file, folder.path().join("gone")]).unwrap_err().to_string();
+        assert!(error.contains("gone"), "{error}");
     }
 
     #[tokio::test]

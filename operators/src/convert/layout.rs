@@ -44,30 +44,23 @@ pub(crate) fn lay_out(files: &[(u32, &InputFile)], output: &OutputName, options:
     layout
 }
 
-/// A file or a piece of one.
-#[derive(Debug, Clone)]
-struct Segment {
-    file: ScanRange,
+/// A file or a piece of one. There may be very many, and they are moved about.
+#[derive(Debug, Clone, Copy)]
+struct Segment<'a> {
+    index: u32,
+    file: &'a InputFile,
+    encoding: Encoding,
     start: u64,
     end: u64,
 }
 
-impl Segment {
-    fn of(index: u32, file: &InputFile) -> Self {
-        let scan_file = ScanFile { index, uri: file.uri.clone(), encoding: Encoding::of(&file.key) };
-        let range = ScanRange {
-            key: file.key.clone(),
-            size_bytes: file.size_bytes,
-            etag: file.etag.clone(),
-            version: file.version.clone(),
-            range: None,
-            file: scan_file,
-        };
-        Self { file: range, start: 0, end: file.size_bytes }
+impl<'a> Segment<'a> {
+    fn of(index: u32, file: &'a InputFile) -> Self {
+        Self { index, file, encoding: Encoding::of(&file.key), start: 0, end: file.size_bytes }
     }
 
     fn can_be_cut(&self) -> bool {
-        self.file.file.encoding == Encoding::Plain
+        self.encoding == Encoding::Plain
     }
 
     fn weight(&self) -> u64 {
@@ -76,8 +69,16 @@ impl Segment {
     }
 
     fn into_range(self) -> ScanRange {
-        let whole = self.start == 0 && self.end == self.file.size_bytes;
-        ScanRange { range: (!whole).then_some((self.start, self.end)), ..self.file }
+        let file = self.file;
+        let whole = self.start == 0 && self.end == file.size_bytes;
+        ScanRange {
+            key: file.key.clone(),
+            size_bytes: file.size_bytes,
+            etag: file.etag.clone(),
+            version: file.version.clone(),
+            range: (!whole).then_some((self.start, self.end)),
+            file: ScanFile { index: self.index, uri: file.uri.clone(), encoding: self.encoding },
+        }
     }
 }
 
@@ -87,13 +88,13 @@ fn weight(segments: &[Segment]) -> u64 {
 
 /// Cuts segments into at most `pieces` pieces of about the same weight, in order. A file that can't be cut goes where its
 /// middle lies. No piece is empty.
-fn cut(segments: Vec<Segment>, pieces: u64) -> Vec<Vec<Segment>> {
+fn cut(segments: Vec<Segment<'_>>, pieces: u64) -> Vec<Vec<Segment<'_>>> {
     let total = weight(&segments);
     let pieces = pieces.max(1);
     let boundary = |piece: u64| (u128::from(total) * u128::from(piece) / u128::from(pieces)) as u64;
     let mut cut = vec![Vec::new()];
     let (mut at, mut piece) = (0, 1);
-    let close = |cut: &mut Vec<Vec<Segment>>| {
+    let close = |cut: &mut Vec<Vec<Segment<'_>>>| {
         if cut.last().is_some_and(|last| !last.is_empty()) {
             cut.push(Vec::new());
         }
@@ -103,7 +104,7 @@ fn cut(segments: Vec<Segment>, pieces: u64) -> Vec<Vec<Segment>> {
             let before = boundary(piece).saturating_sub(at);
             let after = at + segment.weight() - boundary(piece);
             if segment.can_be_cut() && before >= LEAST_RANGE_BYTES && after >= LEAST_RANGE_BYTES {
-                let mut head = segment.clone();
+                let mut head = segment;
                 head.end = segment.start + before;
                 segment.start = head.end;
                 at += before;

@@ -51,7 +51,7 @@ use tokio_util::sync::CancellationToken;
 pub use cast::{CORRUPT_RECORD, Inferred, SparkSchema};
 pub use columns::{MemoryCatalog, RESERVED_NAMES, REST};
 pub use error::ConvertError;
-pub use files::convert_files;
+pub use files::{convert_files, look_at};
 pub use options::{Cast, ColumnCase, Compression, ConvertOptions, TextEncoding};
 pub use run::convert;
 pub use sink::ParquetPartsExec;

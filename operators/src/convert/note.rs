@@ -20,7 +20,7 @@ pub const NOTE: &str = "_note";
 
 /// One note.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "note", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Note {
     /// A line that is no row.
     Reject(Reject),

@@ -1,7 +1,7 @@
 //! `penstock convert`: just the conversion, from files to one Parquet file.
 
 use std::{
-    fs::{File, Metadata},
+    fs::File,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use penstock_engine::units;
 use penstock_operators::convert::{
-    Cast, ColumnCase, Compression, ConvertOptions, FileOutcome, Progress, convert_files,
+    Cast, ColumnCase, Compression, ConvertOptions, FileOutcome, InputFile, Progress, convert_files, look_at,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -87,8 +87,10 @@ impl From<Codec> for Compression {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    let began = Instant::now();
     let spool = Spool::new(&arguments.output);
-    let (files, bytes) = find(&arguments.files, &spool)?;
+    let files = find(&arguments.files, &spool)?;
+    let (count, bytes) = (files.len(), files.iter().map(|file| file.size_bytes).sum::<u64>());
     let options = ConvertOptions {
         cast: arguments.cast.into(),
         compression: arguments.compression.into(),
@@ -99,10 +101,9 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
         ..ConvertOptions::default()
     };
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
-    let began = Instant::now();
     let converted = runtime.block_on(async {
         let (progress, cancel, bar) = (Progress::default(), CancellationToken::new(), bar(bytes));
-        let converting = convert_files(&files, &arguments.output, &options, &progress, &cancel);
+        let converting = convert_files(files, &arguments.output, &options, &progress, &cancel);
         tokio::pin!(converting);
         let mut ticks = tokio::time::interval(Duration::from_millis(100));
         let converted = loop {
@@ -140,7 +141,7 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
         converted.rows,
         converted.columns.len(),
         converted.rejected_rows,
-        files.len() - failed.len(),
+        count - failed.len(),
         bytes as f64 / 1e6 / seconds,
         if converted.parts.is_empty() {
             "no row, no output".to_owned()
@@ -151,33 +152,32 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
     Ok(if failed.is_empty() { Exit::Ok } else { Exit::Troubled })
 }
 
-/// The files that are meant, and their bytes.
-fn find(patterns: &[String], spool: &Spool) -> anyhow::Result<(Vec<PathBuf>, u64)> {
-    let (mut files, mut bytes) = (Vec::new(), 0);
-    let mut add = |path: PathBuf| {
-        let file = path.metadata().ok().filter(Metadata::is_file);
-        file.map(|file| {
-            bytes += file.len();
-            files.push(path);
-        })
-    };
+/// The files that are meant.
+fn find(patterns: &[String], spool: &Spool) -> anyhow::Result<Vec<InputFile>> {
+    let mut paths = Vec::new();
+    // Which of the paths each pattern brought: it must have brought a file.
+    let mut brought = Vec::new();
     for pattern in patterns {
         if pattern == "-" {
-            let spooled = spool.fill(&mut io::stdin().lock())?;
-            add(spooled).context("what came from stdin is gone")?;
-        } else if add(PathBuf::from(pattern)).is_none() {
+            paths.push(spool.fill(&mut io::stdin().lock())?);
+        } else if Path::new(pattern).is_file() {
             // A name with brackets is a name first.
+            paths.push(PathBuf::from(pattern));
+        } else {
             let matches = glob::glob(pattern).with_context(|| format!("`{pattern}` is no pattern of files"))?;
-            let mut matched = false;
+            let begin = paths.len();
             for path in matches {
-                matched |= add(path.context("a folder can't be read")?).is_some();
+                paths.push(path.context("a folder can't be read")?);
             }
-            if !matched {
-                bail!("no file matches `{pattern}`");
-            }
+            brought.push((pattern, begin..paths.len()));
         }
     }
-    Ok((files, bytes))
+    let found = look_at(&paths)?;
+    if let Some((pattern, _)) = brought.into_iter().find(|(_, paths)| found[paths.clone()].iter().all(Option::is_none))
+    {
+        bail!("no file matches `{pattern}`");
+    }
+    Ok(found.into_iter().flatten().collect())
 }
 
 fn bar(bytes: u64) -> ProgressBar {

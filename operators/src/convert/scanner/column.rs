@@ -134,12 +134,12 @@ pub(super) struct Constant {
     /// Ranges before it that have rows in the batch: their texts, and the row after their last.
     before: Vec<(Option<String>, usize)>,
     /// Rows of the text, as many as were ever needed at once.
-    array: ArrayRef,
+    array: Option<ArrayRef>,
 }
 
 impl Constant {
     pub(super) fn new() -> Self {
-        Self { text: None, before: Vec::new(), array: new_null_array(&DataType::Utf8, 0) }
+        Self { text: None, before: Vec::new(), array: None }
     }
 
     /// From `row` on it says `text`.
@@ -148,7 +148,7 @@ impl Constant {
             self.before.push((self.text.take(), row));
         }
         self.text = text.map(str::to_owned);
-        self.array = new_null_array(&DataType::Utf8, 0);
+        self.array = None;
     }
 
     /// The array of the `rows` so far; the next one begins with the same text.
@@ -171,14 +171,15 @@ impl Constant {
     }
 
     fn repeated(&mut self, rows: usize) -> ArrayRef {
-        if self.array.len() < rows {
-            let rows = rows.next_power_of_two();
-            self.array = match &self.text {
-                Some(text) => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, rows))),
-                None => new_null_array(&DataType::Utf8, rows),
-            };
+        if let Some(array) = self.array.as_ref().filter(|array| array.len() >= rows) {
+            return array.slice(0, rows);
         }
-        self.array.slice(0, rows)
+        let room = rows.next_power_of_two();
+        let array: ArrayRef = match &self.text {
+            Some(text) => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, room))),
+            None => new_null_array(&DataType::Utf8, room),
+        };
+        self.array.insert(array).slice(0, rows)
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) enum ReadFault {
 }
 
 /// The object that is read, and what it must still be.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Object {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) path: Path,
@@ -75,7 +75,7 @@ enum Opened {
 }
 
 impl Object {
-    async fn get(self, range: Option<Range<u64>>) -> Result<Bytes, ReadFault> {
+    async fn get(self: Arc<Self>, range: Option<Range<u64>>) -> Result<Bytes, ReadFault> {
         match self.open(range.clone()).await? {
             Opened::Bytes(bytes) => Ok(bytes),
             Opened::File(file) => {
@@ -166,7 +166,7 @@ type Delivered = oneshot::Receiver<Result<Bytes, ReadFault>>;
 /// Small files that follow each other. One task fetches them: a task and a thread for each would cost more than to scan it.
 #[derive(Debug, Default)]
 pub(super) struct Bundle {
-    files: Vec<(Object, Delivery)>,
+    files: Vec<(Arc<Object>, Delivery)>,
     bytes: u64,
 }
 
@@ -185,7 +185,7 @@ impl Bundle {
     }
 
     /// Adds a file, whole; gives its reader.
-    pub(super) fn add(&mut self, object: Object, bytes_read: Count) -> ChunkReader {
+    pub(super) fn add(&mut self, object: Arc<Object>, bytes_read: Count) -> ChunkReader {
         let (deliver, delivered) = oneshot::channel();
         self.bytes += object.size_bytes;
         self.files.push((object.clone(), deliver));
@@ -238,7 +238,7 @@ impl Bundle {
 }
 
 /// Reads files one after the other into one buffer.
-fn read_all(files: Vec<(Object, Delivery, File)>) {
+fn read_all(files: Vec<(Arc<Object>, Delivery, File)>) {
     let Some((first, ..)) = files.first() else { return };
     let length = files.iter().map(|(object, ..)| object.size_bytes as usize).sum();
     let (mut buffer, mut at) = (first.buffers.take(length), 0);
@@ -286,7 +286,7 @@ impl Fetch {
 /// Reads an object from some byte on.
 #[derive(Debug)]
 pub(super) struct ChunkReader {
-    object: Object,
+    object: Arc<Object>,
     /// What is fetched next begins here.
     at: u64,
     /// Up to here chunks are fetched ahead; past it one at a time, on demand.
@@ -301,7 +301,7 @@ pub(super) struct ChunkReader {
 
 impl ChunkReader {
     /// Reads from `start` on, knowing that `end` and a little more will be wanted.
-    pub(super) fn new(object: Object, start: u64, end: u64, bytes_read: Count) -> Self {
+    pub(super) fn new(object: Arc<Object>, start: u64, end: u64, bytes_read: Count) -> Self {
         let ahead_to = (end + PAST_END_BYTES).min(object.size_bytes);
         Self {
             object,
@@ -315,7 +315,7 @@ impl ChunkReader {
     }
 
     /// The reader of a file that a bundle brings.
-    fn bundled(object: Object, delivered: Delivered, bytes_read: Count) -> Self {
+    fn bundled(object: Arc<Object>, delivered: Delivered, bytes_read: Count) -> Self {
         let end = object.size_bytes;
         Self {
             at: end,

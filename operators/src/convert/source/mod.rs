@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use inflate::Encoding;
 
-use self::opener::{NdjsonOpener, Upcoming};
+use self::opener::{NdjsonOpener, Supplies, Upcoming};
 use super::buffers::BufferPool;
 use super::scanner::ScanOptions;
 
@@ -123,7 +123,7 @@ pub(super) async fn probe(
     let first = ranges.filter(|range| range.range.is_none_or(|(start, _)| start == 0));
     for range in first.take(opener::PROBE_FILES) {
         let Ok(path) = Path::parse(&range.key) else { continue };
-        let object = chunks::Object {
+        let object = Arc::new(chunks::Object {
             store: store.clone(),
             path,
             size_bytes: range.size_bytes,
@@ -131,7 +131,7 @@ pub(super) async fn probe(
             version: range.version.clone(),
             buffers: BufferPool::default(),
             nature: chunks::Nature::default(),
-        };
+        });
         if !probe.read(object, range.file.encoding).await {
             break;
         }
@@ -208,18 +208,17 @@ impl FileSource for NdjsonSource {
         partition: usize,
     ) -> Result<Arc<dyn FileOpener>> {
         let files = config.file_groups.get(partition).map_or(&[][..], |group| group.files());
-        let bytes_read = MetricBuilder::new(&self.metrics).counter(BYTES_READ, partition);
+        let supplies = Supplies {
+            store: object_store,
+            bytes_read: MetricBuilder::new(&self.metrics).counter(BYTES_READ, partition),
+            buffers: self.buffers.clone(),
+            nature: self.nature.clone(),
+        };
         Ok(Arc::new(NdjsonOpener {
             options: self.options.clone(),
             schema: self.schema(),
             batch_rows: self.batch_rows,
-            upcoming: Mutex::new(Upcoming::new(
-                object_store,
-                files.to_vec(),
-                bytes_read,
-                self.buffers.clone(),
-                self.nature.clone(),
-            )),
+            upcoming: Mutex::new(Upcoming::new(supplies, files)),
             scanner: Arc::default(),
         }))
     }

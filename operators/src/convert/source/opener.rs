@@ -44,11 +44,8 @@ pub(super) struct NdjsonOpener {
 
 /// The files that an opener will be asked for, in order. While one is scanned the small ones after it are fetched.
 pub(super) struct Upcoming {
-    store: Arc<dyn ObjectStore>,
-    bytes_read: Count,
-    buffers: BufferPool,
-    nature: Nature,
-    files: VecDeque<PartitionedFile>,
+    supplies: Supplies,
+    files: VecDeque<Next>,
     /// Readers of the first of them, and the bytes that they read.
     readers: VecDeque<ChunkReader>,
     bytes_ahead: u64,
@@ -58,20 +55,59 @@ pub(super) struct Upcoming {
     in_order: bool,
 }
 
+/// What all reading of a partition's files needs.
+pub(super) struct Supplies {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) bytes_read: Count,
+    pub(super) buffers: BufferPool,
+    pub(super) nature: Nature,
+}
+
+impl Supplies {
+    fn object(&self, file: &PartitionedFile) -> Arc<Object> {
+        let meta = &file.object_meta;
+        Arc::new(Object {
+            store: self.store.clone(),
+            path: meta.location.clone(),
+            size_bytes: meta.size,
+            etag: meta.e_tag.clone(),
+            version: meta.version.clone(),
+            buffers: self.buffers.clone(),
+            nature: self.nature.clone(),
+        })
+    }
+
+    fn next(&self, file: &PartitionedFile) -> Next {
+        Next { object: self.object(file), range: file.range.as_ref().map(|_| file.range()) }
+    }
+}
+
+/// A file, or a range of one, that will be asked for.
+struct Next {
+    object: Arc<Object>,
+    range: Option<(u64, u64)>,
+}
+
+impl Next {
+    fn is(&self, file: &PartitionedFile) -> bool {
+        self.object.path == *file.path() && self.range == file.range.as_ref().map(|_| file.range())
+    }
+
+    fn bytes(&self) -> u64 {
+        self.range.map_or(self.object.size_bytes, |(start, end)| end - start)
+    }
+
+    fn reader(&self, bytes_read: Count) -> ChunkReader {
+        let (start, end) = self.range.unwrap_or((0, self.object.size_bytes));
+        ChunkReader::new(self.object.clone(), start.saturating_sub(1), end, bytes_read)
+    }
+}
+
 impl Upcoming {
-    pub(super) fn new(
-        store: Arc<dyn ObjectStore>,
-        files: Vec<PartitionedFile>,
-        bytes_read: Count,
-        buffers: BufferPool,
-        nature: Nature,
-    ) -> Self {
+    pub(super) fn new(supplies: Supplies, files: &[PartitionedFile]) -> Self {
         Self {
-            store,
-            bytes_read,
-            buffers,
-            nature,
-            files: files.into(),
+            files: files.iter().map(|file| supplies.next(file)).collect(),
+            supplies,
             readers: VecDeque::new(),
             bytes_ahead: 0,
             bundles: JoinSet::new(),
@@ -81,18 +117,18 @@ impl Upcoming {
 
     /// The reader of the file that is opened now, and whether another file is sure to follow.
     fn reader(&mut self, file: &PartitionedFile) -> (ChunkReader, bool) {
-        let expected = self.files.pop_front();
-        self.in_order &= expected.is_some_and(|next| next.path() == file.path() && next.range() == file.range());
-        if !self.in_order {
+        let expected = self.files.pop_front().filter(|next| self.in_order && next.is(file));
+        let Some(now) = expected else {
+            self.in_order = false;
             self.readers.clear();
             self.bundles.abort_all();
-            return (self.begin(file), false);
-        }
-        let ready = self.readers.pop_front().inspect(|_| self.bytes_ahead -= file.effective_size());
-        let reader = ready.unwrap_or_else(|| self.begin(file));
+            return (self.supplies.next(file).reader(self.supplies.bytes_read.clone()), false);
+        };
+        let ready = self.readers.pop_front().inspect(|_| self.bytes_ahead -= now.bytes());
+        let reader = ready.unwrap_or_else(|| now.reader(self.supplies.bytes_read.clone()));
         // Half of what may be ahead is used up before more is fetched, so that bundles are worth their task.
-        if file.effective_size() + self.bytes_ahead <= BYTES_AHEAD / 2 {
-            self.fetch_ahead(file.effective_size());
+        if now.bytes() + self.bytes_ahead <= BYTES_AHEAD / 2 {
+            self.fetch_ahead(now.bytes());
         }
         (reader, !self.files.is_empty())
     }
@@ -102,16 +138,17 @@ impl Upcoming {
         while self.bundles.try_join_next().is_some() {}
         let mut bundle = Bundle::default();
         while let Some(next) = self.files.get(self.readers.len()) {
-            let bytes = next.effective_size();
+            let bytes = next.bytes();
             // How to ask for many is known when the first have been answered.
-            let many = self.nature.get().is_none() && self.readers.len() >= FILES_AT_ONCE;
+            let many = self.supplies.nature.get().is_none() && self.readers.len() >= FILES_AT_ONCE;
             if many || bytes_now + self.bytes_ahead + bytes > BYTES_AHEAD {
                 break;
             }
+            let bytes_read = self.supplies.bytes_read.clone();
             let reader = if next.range.is_none() && Bundle::suits(bytes) {
-                bundle.add(self.object(next), self.bytes_read.clone())
+                bundle.add(next.object.clone(), bytes_read)
             } else {
-                let mut reader = self.begin(next);
+                let mut reader = next.reader(bytes_read);
                 reader.fetch_ahead();
                 reader
             };
@@ -123,24 +160,6 @@ impl Upcoming {
         }
         if !bundle.is_empty() {
             bundle.begin(&mut self.bundles);
-        }
-    }
-
-    fn begin(&self, file: &PartitionedFile) -> ChunkReader {
-        let (start, end) = file.range();
-        ChunkReader::new(self.object(file), start.saturating_sub(1), end, self.bytes_read.clone())
-    }
-
-    fn object(&self, file: &PartitionedFile) -> Object {
-        let meta = &file.object_meta;
-        Object {
-            store: self.store.clone(),
-            path: meta.location.clone(),
-            size_bytes: meta.size,
-            etag: meta.e_tag.clone(),
-            version: meta.version.clone(),
-            buffers: self.buffers.clone(),
-            nature: self.nature.clone(),
         }
     }
 }
@@ -313,7 +332,7 @@ impl Probe {
 
     /// Reads the next file; false if nothing more need be read. A file that can't be read shows nothing: the pass will say
     /// why.
-    pub(super) async fn read(&mut self, object: Object, encoding: Encoding) -> bool {
+    pub(super) async fn read(&mut self, object: Arc<Object>, encoding: Encoding) -> bool {
         let (max_line_bytes, end) = (self.scanner.max_line_bytes(), object.size_bytes.min(PROBE_BYTES));
         let chunks = ChunkReader::new(object, 0, end, Count::new());
         let mut bytes = Reader::new(chunks, encoding);
