@@ -109,16 +109,18 @@ impl Places {
                 (folder.to_owned(), fs::canonicalize(here)?)
             }
         });
-        Ok(Some((place.join(name), found)))
+        let mut path = PathBuf::with_capacity(place.as_os_str().len() + 1 + name.len());
+        path.extend([place.as_os_str(), name]);
+        Ok(Some((path, found)))
     }
 }
 
 fn look_at_one(named: &Path, places: &mut Places) -> Result<Option<InputFile>, ConvertError> {
     let Some((path, found)) = places.find(named).map_err(|error| invalid(named, error))? else { return Ok(None) };
-    let key = object_store::path::Path::from_absolute_path(&path).map_err(|error| invalid(named, error))?;
+    let path = path.to_str().ok_or_else(|| invalid(named, "its name is not UTF-8"))?;
     Ok(Some(InputFile {
-        uri: format!("file://{}", path.display()),
-        key: key.into(),
+        uri: ["file://", path].concat(),
+        key: object_store::path::Path::parse(path).map_err(|error| invalid(named, error))?.into(),
         size_bytes: found.len(),
         etag: Some(etag(&found)),
         version: None,

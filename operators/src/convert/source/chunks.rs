@@ -10,7 +10,7 @@ use bytes::Bytes;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::metrics::Count;
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore};
 use tokio::runtime::Handle;
@@ -28,8 +28,9 @@ const FILE_CHUNK_BYTES: u64 = 1 << 20;
 /// How many chunks are fetched at once.
 const CHUNKS_AHEAD: usize = 3;
 
-/// What may be on its way, or fetched and not used yet.
+/// What may be on its way, or fetched and not used yet; of files of this machine, see there.
 pub(crate) const BYTES_AHEAD: u64 = CHUNKS_AHEAD as u64 * CHUNK_BYTES;
+const FILE_BYTES_AHEAD: u64 = CHUNKS_AHEAD as u64 * FILE_CHUNK_BYTES;
 
 /// What is fetched past the end of a range along with it: mostly enough for its last line.
 const PAST_END_BYTES: u64 = 64 << 10;
@@ -67,6 +68,11 @@ pub(super) struct Object {
 
 /// Whether a store hands out files of this machine; nothing before it has answered once.
 pub(super) type Nature = Arc<OnceLock<bool>>;
+
+/// What may be ahead, of a store of this nature.
+pub(super) fn bytes_ahead(nature: &Nature) -> u64 {
+    if nature.get() == Some(&true) { FILE_BYTES_AHEAD } else { BYTES_AHEAD }
+}
 
 /// What a store answers: bytes, or a file of this machine to read them from.
 enum Opened {
@@ -208,31 +214,40 @@ impl Bundle {
 
     /// Fetches the files, and delivers them in their order.
     async fn fetch(self) {
-        let opened = stream::iter(self.files).map(|(object, deliver)| async move {
+        let opening = stream::iter(self.files).map(|(object, deliver)| async move {
             let opened = object.open(Some(0..object.size_bytes)).await;
             (object, deliver, opened)
         });
-        let mut opened = std::pin::pin!(opened.buffered(FILES_AT_ONCE).ready_chunks(FILES_AT_ONCE));
-        while let Some(some) = opened.next().await {
-            let mut files = Vec::with_capacity(some.len());
-            for (object, deliver, opened) in some {
-                match opened {
-                    Ok(Opened::File(file)) => files.push((object, deliver, file)),
-                    Ok(Opened::Bytes(bytes)) => hand_over(deliver, Ok(bytes)),
-                    Err(fault) => hand_over(deliver, Err(fault)),
+        match Handle::try_current() {
+            Ok(_) => deliver_all(opening.buffered(FILES_AT_ONCE)).await,
+            // Here nothing waits for anything, so one after the other is as quick.
+            Err(_) => deliver_all(opening.then(|opened| opened)).await,
+        }
+    }
+}
+
+/// Reads and delivers what has been opened, as many at a time as are ready.
+async fn deliver_all(opened: impl Stream<Item = (Arc<Object>, Delivery, Result<Opened, ReadFault>)>) {
+    let mut opened = std::pin::pin!(opened.ready_chunks(FILES_AT_ONCE));
+    while let Some(some) = opened.next().await {
+        let mut files = Vec::with_capacity(some.len());
+        for (object, deliver, opened) in some {
+            match opened {
+                Ok(Opened::File(file)) => files.push((object, deliver, file)),
+                Ok(Opened::Bytes(bytes)) => hand_over(deliver, Ok(bytes)),
+                Err(fault) => hand_over(deliver, Err(fault)),
+            }
+        }
+        if files.iter().all(|(_, deliver, _)| deliver.is_closed()) && !files.is_empty() {
+            return;
+        }
+        match Handle::try_current() {
+            Ok(runtime) => {
+                if let Err(error) = runtime.spawn_blocking(move || read_all(files)).await {
+                    tracing::warn!(%error, "small files were not read");
                 }
             }
-            if files.iter().all(|(_, deliver, _)| deliver.is_closed()) && !files.is_empty() {
-                return;
-            }
-            match Handle::try_current() {
-                Ok(runtime) => {
-                    if let Err(error) = runtime.spawn_blocking(move || read_all(files)).await {
-                        tracing::warn!(%error, "small files were not read");
-                    }
-                }
-                Err(_) => read_all(files),
-            }
+            Err(_) => read_all(files),
         }
     }
 }

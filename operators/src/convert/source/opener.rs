@@ -15,7 +15,7 @@ use object_store::ObjectStore;
 use tokio::task::JoinSet;
 
 use super::ScanFile;
-use super::chunks::{BYTES_AHEAD, Bundle, ChunkReader, FILES_AT_ONCE, Nature, Object, ReadFault};
+use super::chunks::{Bundle, ChunkReader, FILES_AT_ONCE, Nature, Object, ReadFault, bytes_ahead};
 use super::inflate::{Encoding, InflateReader};
 use crate::convert::buffers::BufferPool;
 use crate::convert::cast::LineScanner;
@@ -127,7 +127,7 @@ impl Upcoming {
         let ready = self.readers.pop_front().inspect(|_| self.bytes_ahead -= now.bytes());
         let reader = ready.unwrap_or_else(|| now.reader(self.supplies.bytes_read.clone()));
         // Half of what may be ahead is used up before more is fetched, so that bundles are worth their task.
-        if now.bytes() + self.bytes_ahead <= BYTES_AHEAD / 2 {
+        if now.bytes() + self.bytes_ahead <= bytes_ahead(&self.supplies.nature) / 2 {
             self.fetch_ahead(now.bytes());
         }
         (reader, !self.files.is_empty())
@@ -136,12 +136,13 @@ impl Upcoming {
     /// Begins to fetch the files that come next, as far as there is room beside the one that is scanned now.
     fn fetch_ahead(&mut self, bytes_now: u64) {
         while self.bundles.try_join_next().is_some() {}
+        let room = bytes_ahead(&self.supplies.nature);
         let mut bundle = Bundle::default();
         while let Some(next) = self.files.get(self.readers.len()) {
             let bytes = next.bytes();
             // How to ask for many is known when the first have been answered.
             let many = self.supplies.nature.get().is_none() && self.readers.len() >= FILES_AT_ONCE;
-            if many || bytes_now + self.bytes_ahead + bytes > BYTES_AHEAD {
+            if many || bytes_now + self.bytes_ahead + bytes > room {
                 break;
             }
             let bytes_read = self.supplies.bytes_read.clone();
