@@ -5,7 +5,10 @@
 
 #![no_main]
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use libfuzzer_sys::fuzz_target;
 use penstock_operators::convert::bare;
@@ -28,14 +31,19 @@ fuzz_target!(|file: &[u8]| {
         offset += line.len() as u64 + 1;
         match verdict(line, begin == 0, MAX_DEPTH) {
             Verdict::Blank => {}
-            Verdict::Row(values) => {
+            Verdict::Row(mut values) => {
                 let row: BTreeMap<String, String> = rows.next().expect("a row is missing");
                 for column in ["a", "b", "c d"] {
-                    assert_eq!(row.get(column), values.get(column), "{column} of {}", String::from_utf8_lossy(line));
+                    let value = values.remove(column);
+                    assert_eq!(row.get(column), value.as_ref(), "{column} of {}", String::from_utf8_lossy(line));
                 }
+                let rest = row
+                    .get("_rest")
+                    .map_or(Verdict::Row(HashMap::new()), |rest| verdict(rest.as_bytes(), false, MAX_DEPTH));
+                assert_eq!(rest, Verdict::Row(values), "_rest of {}", String::from_utf8_lossy(line));
             }
             Verdict::Reject => {
-                let (at, _) = rejects.next().expect("a reject is missing");
+                let (at, ..) = rejects.next().expect("a reject is missing");
                 assert!((begin..offset).contains(&at), "{at} of {}", String::from_utf8_lossy(line));
             }
         }

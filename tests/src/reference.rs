@@ -105,11 +105,11 @@ pub fn rows_of(batch: &RecordBatch) -> Vec<BTreeMap<String, String>> {
 }
 
 /// The rejects among notes: where they are, and why.
-pub fn rejects_of(notes: &[Note]) -> Vec<(u64, String)> {
+pub fn rejects_of(notes: &[Note]) -> Vec<(u64, u64, String)> {
     notes
         .iter()
         .filter_map(|note| match note {
-            Note::Reject(reject) => Some((reject.offset, reject.reason.clone())),
+            Note::Reject(reject) => Some((reject.offset, reject.length, reject.reason.clone())),
             _ => None,
         })
         .collect()

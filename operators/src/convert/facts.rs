@@ -1,6 +1,6 @@
 //! What a pass has found out, file by file, and what follows from it: no I/O, no clock.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use super::cast::{MAX_FIELDS, too_many_fields};
 use super::columns::REST;
@@ -31,6 +31,11 @@ pub(super) struct FileFacts {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
     pub(super) files: BTreeMap<u32, FileFacts>,
+    /// The names that are no columns of files that came to their end and didn't fail, each with the first of these files and
+    /// its place there; of more than a dataset can have, the first ones. Thousands of files may show the same names.
+    unknown: HashMap<String, (u32, usize)>,
+    max_columns: usize,
+    needs_rest: bool,
     /// What the types of all files have in common that came to their end and didn't fail.
     pub(super) inferred: Inferred,
 }
@@ -43,9 +48,9 @@ pub(super) struct Missing {
 }
 
 impl Facts {
-    /// Nothing is known yet of files with that many ranges each.
-    pub(super) fn new(ranges: impl IntoIterator<Item = u32>) -> Self {
-        let mut facts = Self::default();
+    /// Nothing is known yet of files with that many ranges each, for a dataset of up to `max_columns`.
+    pub(super) fn new(ranges: impl IntoIterator<Item = u32>, max_columns: usize) -> Self {
+        let mut facts = Self { max_columns, ..Self::default() };
         for file in ranges {
             facts.files.entry(file).or_default().ranges_to_come += 1;
         }
@@ -82,7 +87,26 @@ impl Facts {
         if file.failure.is_none() && !self.inferred.merge_within(inferred, MAX_FIELDS) {
             file.failure = Some(too_many_fields());
         }
+        let unknown = std::mem::take(&mut file.unknown);
+        if file.failure.is_none() {
+            self.needs_rest |= file.needs_rest;
+            self.add_unknown(range.file, unknown);
+        }
         true
+    }
+
+    /// Takes in the names of a file that didn't fail.
+    fn add_unknown(&mut self, file: u32, names: Vec<String>) {
+        for (place, name) in names.into_iter().enumerate() {
+            let first = self.unknown.entry(name).or_insert((file, place));
+            *first = (*first).min((file, place));
+        }
+        if self.unknown.len() > 2 * self.max_columns {
+            let mut places: Vec<_> = self.unknown.values().copied().collect();
+            let (_, last, _) = places.select_nth_unstable(self.max_columns);
+            let last = *last;
+            self.unknown.retain(|_, place| *place <= last);
+        }
     }
 
     /// Takes in a reject of a range whose outcome is still to come; gives the number of its line in the file.
@@ -105,25 +129,13 @@ impl Facts {
 
     /// What the files that didn't fail need besides the dataset's columns, of which there may be `room` more.
     pub(super) fn missing(&self, room: usize) -> Missing {
-        let mut missing = Missing::default();
-        let (mut seen, mut needs_rest) = (HashSet::new(), false);
-        for file in self.files.values().filter(|file| file.failure.is_none()) {
-            needs_rest |= file.needs_rest;
-            for name in &file.unknown {
-                if !seen.insert(name) {
-                    continue;
-                }
-                if missing.names.len() < room {
-                    missing.names.push(name.clone());
-                } else {
-                    needs_rest = true;
-                }
-            }
+        let mut unknown: Vec<_> = self.unknown.iter().map(|(name, place)| (*place, name)).collect();
+        unknown.sort_unstable();
+        let mut names: Vec<_> = unknown.iter().take(room).map(|(_, name)| (*name).clone()).collect();
+        if self.needs_rest || unknown.len() > room {
+            names.push(REST.to_owned());
         }
-        if needs_rest {
-            missing.names.push(REST.to_owned());
-        }
-        missing
+        Missing { names }
     }
 }
 
@@ -144,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_ratio_is_judged_at_a_files_end() {
-        let mut facts = Facts::new([0, 0, 1]);
+        let mut facts = Facts::new([0, 0, 1], 9);
         assert!(!facts.add(range(0, 0, 5, &[]), 0.5));
         assert_eq!(facts.untold(), Some(0));
         assert!(facts.add(range(0, 5, 0, &[]), 0.5));
@@ -155,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_file_of_too_many_rejects_tells_its_first_by_its_line_in_the_file() {
-        let mut facts = Facts::new([0, 0]);
+        let mut facts = Facts::new([0, 0], 9);
         let reject = |line, reason: &str| Reject {
             file: 0,
             line,
@@ -174,11 +186,22 @@ mod tests {
 
     #[test]
     fn missing_columns_are_in_order_of_first_sight() {
-        let mut facts = Facts::new([0, 1, 2]);
+        let mut facts = Facts::new([0, 1, 2], 9);
         facts.add(range(2, 1, 0, &["c", "a"]), 0.5);
         facts.add(range(0, 1, 0, &["b", "a"]), 0.5);
         facts.add(range(1, 0, 1, &["bad"]), 0.5);
         assert_eq!(facts.missing(9).names, ["b", "a", "c"]);
         assert_eq!(facts.missing(2).names, ["b", "a", REST]);
+    }
+
+    #[test]
+    fn i9_names_past_the_first_columns_are_not_kept() {
+        let mut facts = Facts::new(0..1000, 10);
+        for file in (0..1000).rev() {
+            let names = [format!("{file} a"), format!("{file} b"), "same".to_owned()];
+            facts.add(range(file, 1, 0, &names.each_ref().map(String::as_str)), 0.5);
+            assert!(facts.unknown.len() <= 20 + names.len(), "{} names are kept", facts.unknown.len());
+        }
+        assert_eq!(facts.missing(4).names, ["0 a", "0 b", "same", "1 a", REST]);
     }
 }

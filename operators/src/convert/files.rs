@@ -19,8 +19,8 @@ use super::file_stage::FileStage;
 use super::{Buckets, Conversion, ConvertError, ConvertOptions, Converted, InputFile, OutputName, Progress, convert};
 
 /// Converts `files`, as [`look_at`] found them (`.gz` and `.zst` by their names' ends), into `output`, which appears when it
-/// is whole, in place of what stood there. Rejects go into `{output}.rejects.ndjson`, if there are any. Without a row there
-/// is no output.
+/// is whole, in place of what stood there. Rejects go into `{output}.rejects.ndjson`; without one, there is no such file
+/// afterwards. Without a row nothing is written to `output`.
 pub async fn convert_files(
     files: Vec<InputFile>,
     output: &Path,
@@ -55,6 +55,13 @@ pub async fn convert_files(
             Ok(Completion::Visible { .. }) => {}
             Ok(Completion::Lost) => return Err(invalid(&output, "its hidden file was removed")),
             Err(error) => return Err(ConvertError::from_cloud("complete the output", &error)),
+        }
+    }
+    if converted.rejects.is_none() {
+        // What an earlier conversion left there says nothing of this one.
+        match fs::remove_file(folder.join(format!("{name}.rejects.ndjson"))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(invalid(&output, error)),
+            _ => {}
         }
     }
     Ok(converted)
@@ -118,6 +125,9 @@ impl Places {
 fn look_at_one(named: &Path, places: &mut Places) -> Result<Option<InputFile>, ConvertError> {
     let Some((path, found)) = places.find(named).map_err(|error| invalid(named, error))? else { return Ok(None) };
     let path = path.to_str().ok_or_else(|| invalid(named, "its name is not UTF-8"))?;
+    if is_unfinished(path) {
+        return Err(invalid(named, "a name that ends in # and digits is one of an unfinished upload; rename it"));
+    }
     Ok(Some(InputFile {
         uri: ["file://", path].concat(),
         key: object_store::path::Path::parse(path).map_err(|error| invalid(named, error))?.into(),
@@ -126,6 +136,12 @@ fn look_at_one(named: &Path, places: &mut Places) -> Result<Option<InputFile>, C
         version: None,
         file_key: named.display().to_string(),
     }))
+}
+
+/// Whether the store would take it for an upload of its own that isn't whole yet.
+fn is_unfinished(path: &str) -> bool {
+    let end = path.rsplit_once('#').map(|(_, end)| end);
+    end.is_some_and(|end| !end.is_empty() && end.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// The etag that the store will tell. To ask it would open each file once more.
@@ -201,8 +217,23 @@ mod tests {
             let told = LocalFileSystem::new().head(&file.key.as_str().into()).await.unwrap();
             assert_eq!((file.size_bytes, &file.etag), (told.size, &told.e_tag));
         }
-        let error = look_at(&[file, folder.path().join("gone")]).unwrap_err().to_string();
-        assert!(error.contains("gone"), "{error}");
+        let unfinished = folder.path().join("part#1");
+        std::fs::write(&unfinished, "{}").unwrap();
+        for (wrong, why) in [(folder.path().join("gone"), "gone"), (unfinished, "rename it")] {
+            let error = look_at(&[file.clone(), wrong]).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn rejects_of_an_earlier_conversion_do_not_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, output) = (folder.path().join("a.ndjson"), folder.path().join("out.parquet"));
+        for (line, left) in [("no\n", true), ("", false)] {
+            std::fs::write(&file, format!("{{\"a\":1}}\n{{\"a\":2}}\n{line}")).unwrap();
+            run(std::slice::from_ref(&file), &output, &CancellationToken::new()).await.unwrap();
+            assert_eq!(folder.path().join("out.parquet.rejects.ndjson").exists(), left);
+        }
     }
 
     #[tokio::test]

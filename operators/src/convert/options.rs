@@ -99,14 +99,17 @@ impl ConvertOptions {
         if self.max_line_bytes == 0 || self.max_line_bytes > 1 << 30 {
             return wrong("max_line_bytes must be between 1B and 1GiB");
         }
-        if self.row_group_bytes < 1 << 20 || self.part_bytes < self.row_group_bytes {
-            return wrong("row_group_bytes must be at least 1MiB, and part_bytes at least row_group_bytes");
+        if !(1 << 20..=1 << 30).contains(&self.row_group_bytes) || self.part_bytes < self.row_group_bytes {
+            return wrong(
+                "row_group_bytes must be between 1MiB and 1GiB (it is held in memory), and part_bytes at least as much",
+            );
         }
         if !(0.0..=1.0).contains(&self.max_reject_ratio) {
             return wrong("max_reject_ratio must be between 0 and 1");
         }
-        if self.max_columns == 0 || self.max_columns > 30_000 {
-            return wrong("max_columns must be between 1 and 30000");
+        // The longest names of so many fit into the dataset's item, which may hold 400 KB.
+        if self.max_columns == 0 || self.max_columns > 1500 {
+            return wrong("max_columns must be between 1 and 1500: keys past it go into _rest");
         }
         if self.max_depth == 0 || self.max_passes == 0 || self.target_partitions == Some(0) {
             return wrong("max_depth, max_passes and target_partitions must be at least 1");
@@ -222,6 +225,8 @@ mod tests {
         let wrong = [
             ConvertOptions { max_line_bytes: 2 << 30, ..ConvertOptions::default() },
             ConvertOptions { part_bytes: 1 << 20, ..ConvertOptions::default() },
+            ConvertOptions { row_group_bytes: 2 << 30, part_bytes: 4 << 30, ..ConvertOptions::default() },
+            ConvertOptions { max_columns: 1501, ..ConvertOptions::default() },
             ConvertOptions { max_reject_ratio: 1.5, ..ConvertOptions::default() },
             ConvertOptions { target_partitions: Some(0), ..ConvertOptions::default() },
             ConvertOptions { bloom_filter_false_share: 0.0, ..ConvertOptions::default() },

@@ -167,7 +167,8 @@ impl<'a> Job<'a> {
         write: bool,
     ) -> Result<Pass, ConvertError> {
         let layout = lay_out(&self.files(set), &self.conversion.output, self.options);
-        let facts = Facts::new(layout.partitions.iter().flatten().map(|range| range.file.index));
+        let ranges = layout.partitions.iter().flatten().map(|range| range.file.index);
+        let facts = Facts::new(ranges, self.options.max_columns);
         if layout.parts.is_empty() {
             return Ok(Pass { facts, parts: Vec::new(), rejects: None });
         }

@@ -67,10 +67,17 @@ impl<'a, 'b> Attempt<'a, 'b> {
     async fn run(mut self, catalog: &dyn ColumnCatalog) -> Result<Converted, ConvertError> {
         let mut known = checked(catalog.known().await?)?;
         let mut checked_alone = false;
+        // What passes with a bad file in them saw in the others.
+        let mut seen: Vec<String> = Vec::new();
         loop {
             // The first lines of the first files begin the order of first sight. A dataset without columns takes them at
             // their word, and mostly needs no second pass.
-            let guess = if known.is_empty() { self.probe().await } else { Vec::new() };
+            let mut guess = Vec::new();
+            if known.is_empty() {
+                guess = self.probe().await;
+                seen.retain(|name| !guess.contains(name));
+                guess.extend_from_slice(&seen);
+            }
             let columns = [known.clone(), guess.clone()].concat();
             let pass = self.pass(&self.set.clone(), &columns, None, true).await?;
             let missing = pass.facts.missing(room(&columns, self.job.options.max_columns));
@@ -92,6 +99,8 @@ impl<'a, 'b> Attempt<'a, 'b> {
                 // A guess from a file that failed is no first sight: the next round guesses again.
                 if failed == 0 || !known.is_empty() {
                     known = grow(catalog, &new).await?;
+                } else {
+                    seen.extend_from_slice(&missing.names);
                 }
                 self.count_rerun(&missing.names)?;
             }

@@ -1,15 +1,21 @@
 //! What tests convert from and into: buckets in memory, and a look at what was staged.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::DateTime;
-use object_store::ObjectStoreExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use penstock_engine::cloud::stage::{Completion, CopySource, Metadata, ObjectHead, Part, TOKEN, Upload};
 use penstock_engine::cloud::{Bucket, CloudError, ErrorKind, Result, Stage};
@@ -68,6 +74,80 @@ impl Stage for MemoryStage {
 
     async fn copy_from(&self, _: &CopySource, _: &str, _: &Metadata) -> Result<()> {
         panic!("a conversion copies nothing")
+    }
+}
+
+/// What is done before an object is read.
+type BeforeGet = dyn Fn(&Path) -> BoxFuture<'static, object_store::Result<()>> + Send + Sync;
+
+/// A store that does something before an object is read.
+pub(super) struct HookedStore {
+    store: Arc<dyn ObjectStore>,
+    before_get: Box<BeforeGet>,
+}
+
+impl HookedStore {
+    pub(super) fn new(
+        store: Arc<dyn ObjectStore>,
+        before_get: impl Fn(&Path) -> BoxFuture<'static, object_store::Result<()>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { store, before_get: Box::new(before_get) }
+    }
+}
+
+impl fmt::Debug for HookedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HookedStore")
+    }
+}
+
+impl fmt::Display for HookedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("hooked")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for HookedStore {
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        (self.before_get)(location).await?;
+        self.store.get_opts(location, options).await
+    }
+
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        self.store.put_opts(location, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.store.put_multipart_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        self.store.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.store.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.store.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+        self.store.copy_opts(from, to, options).await
     }
 }
 

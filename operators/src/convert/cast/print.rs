@@ -33,15 +33,20 @@ pub(super) struct Printer {
     pub(super) corrupt_field: Option<usize>,
     /// More text than this is a fault: a short record can print as a very long one.
     max_text: usize,
+    /// So are more rows: an array of many empty objects.
+    max_rows: usize,
     slots: Vec<Option<Range<usize>>>,
     composed: Vec<u8>,
 }
 
 impl Printer {
-    pub(super) fn new(schema: &SparkSchema, case: ColumnCase, max_text: usize) -> Self {
+    /// A printer of records that print as up to `max_text` bytes, with `row_bytes` for each row besides its cells.
+    pub(super) fn new(schema: &SparkSchema, case: ColumnCase, max_text: usize, row_bytes: usize) -> Self {
         let fields = schema.0.clone();
         let corrupt_field = fields.find(CORRUPT_RECORD.as_bytes(), &mut 0);
-        Self { fields, case, corrupt_field, max_text, slots: Vec::new(), composed: Vec::new() }
+        let row_bytes = row_bytes + fields.len() * size_of::<Option<Range<usize>>>();
+        let max_rows = (max_text / row_bytes.max(1)).max(1);
+        Self { fields, case, corrupt_field, max_text, max_rows, slots: Vec::new(), composed: Vec::new() }
     }
 
     pub(super) fn fields(&self) -> usize {
@@ -92,8 +97,7 @@ impl Printer {
     /// The cells of the object that has begun. Of one at the `root` tells whether all its values were of their types.
     fn row(&mut self, fields: &Fields, tokens: &mut Tokens<'_>, rows: &mut Rows, root: bool) -> Result<bool> {
         let first = rows.cells.len();
-        // So can the rows of an array, be they empty.
-        if first > self.max_text / std::mem::size_of::<Option<Range<usize>>>() {
+        if rows.rows >= self.max_rows {
             return Err(Fault::TooLong);
         }
         rows.cells.resize(first + fields.len(), None);

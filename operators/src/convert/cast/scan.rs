@@ -20,8 +20,10 @@ use crate::convert::scanner::lines::{Lines, Piece};
 /// Fields that the types of a file or of a manifest may have, nested ones included.
 pub(crate) const MAX_FIELDS: usize = 100_000;
 
-/// A record may print as so many times the longest line.
+/// A record may print as so many times the longest line, and never as more than this: a batch counts a column's text in 31
+/// bits.
 const MAX_GROWTH: usize = 8;
+const MAX_TEXT: usize = 1 << 30;
 
 /// Scans the lines of one range of a file.
 #[derive(Debug)]
@@ -77,15 +79,14 @@ impl SparkScanner {
                 let place = |name: &str| options.columns.iter().position(|column| column == name && name != REST);
                 let places: Vec<_> = types.names().map(place).collect();
                 let rest = options.columns.iter().position(|column| column == REST);
+                let max_text = options.max_line_bytes.saturating_mul(MAX_GROWTH).min(MAX_TEXT);
+                // What each row of a record holds besides its cells, which arrays of empty objects make very many of.
+                let row_bytes = uri.len() + etag.map_or(0, str::len) + size_of::<i32>() * schema.fields().len();
                 if rest.is_none() && places.contains(&None) {
                     return internal_err!("a field without a column, and no {REST}");
                 }
                 Work::Print {
-                    printer: Printer::new(
-                        types,
-                        options.column_case,
-                        options.max_line_bytes.saturating_mul(MAX_GROWTH),
-                    ),
+                    printer: Printer::new(types, options.column_case, max_text, row_bytes),
                     rows: Rows::default(),
                     columns: options.columns.iter().map(|_| StringBuilder::new()).collect(),
                     places,

@@ -84,8 +84,19 @@ pub(crate) struct LineCutter {
     done: bool,
     /// The start of a line whose end is still to come.
     carry: Vec<u8>,
-    /// A line that is too long to carry: its place, its length so far, its first bytes.
-    long: Option<(u64, u64, Vec<u8>)>,
+    long: Option<Long>,
+}
+
+/// A line that is too long to carry.
+#[derive(Debug)]
+struct Long {
+    offset: u64,
+    /// Its length so far.
+    length: u64,
+    /// Its first bytes.
+    head: Vec<u8>,
+    /// Whether it ends in a carriage return so far.
+    ends_in_cr: bool,
 }
 
 impl LineCutter {
@@ -163,17 +174,20 @@ impl LineCutter {
 
     /// Adds `bytes` at `offset` to the line whose end is still to come.
     fn carry_on(&mut self, bytes: &[u8], offset: u64) {
-        if let Some((_, length, _)) = &mut self.long {
-            *length += bytes.len() as u64;
-        } else if self.carry.len() + bytes.len() > self.max_line_bytes + 1 {
-            // One byte more: a carriage return doesn't count.
-            let begin = offset - self.carry.len() as u64;
+        let begin = offset - self.carry.len() as u64;
+        // A carriage return doesn't count, nor does a mark at the file's start.
+        let uncounted = 1 + if begin == 0 { BOM.len() } else { 0 };
+        if let Some(long) = &mut self.long {
+            long.length += bytes.len() as u64;
+            long.ends_in_cr = bytes.last().map_or(long.ends_in_cr, |last| *last == b'\r');
+        } else if self.carry.len() + bytes.len() > self.max_line_bytes + uncounted {
             let length = (self.carry.len() + bytes.len()) as u64;
+            let max_head_bytes = self.max_head_bytes + if begin == 0 { BOM.len() } else { 0 };
             let mut head = std::mem::take(&mut self.carry);
-            head.extend_from_slice(&bytes[..bytes.len().min(self.max_head_bytes)]);
-            head.truncate(self.max_head_bytes);
+            head.extend_from_slice(&bytes[..bytes.len().min(max_head_bytes)]);
+            head.truncate(max_head_bytes);
             head.shrink_to_fit();
-            self.long = Some((begin, length, head));
+            self.long = Some(Long { offset: begin, length, head, ends_in_cr: bytes.ends_with(b"\r") });
         } else {
             self.carry.extend_from_slice(bytes);
         }
@@ -181,8 +195,14 @@ impl LineCutter {
 
     /// The line that was carried and ends before `offset`.
     fn end_line(&mut self, offset: u64) -> Option<Piece> {
-        if let Some((offset, length, head)) = self.long.take() {
-            return Some(Piece::LongLine { offset, length, head });
+        if let Some(Long { mut offset, mut length, mut head, ends_in_cr }) = self.long.take() {
+            if offset == 0 && head.starts_with(BOM) {
+                head.drain(..BOM.len());
+                offset = BOM.len() as u64;
+                length -= offset;
+            }
+            head.truncate(self.max_head_bytes);
+            return Some(Piece::LongLine { offset, length: length - u64::from(ends_in_cr), head });
         }
         if self.carry.is_empty() {
             return None;
@@ -256,6 +276,22 @@ mod tests {
     fn marks_and_carriage_returns_are_no_text() {
         let lines = cut(b"\xef\xbb\xbfa\r\nb\r\n\xef\xbb\xbf", None, 2, 100);
         assert_eq!(lines, [(3, b"a".to_vec()), (6, b"b".to_vec()), (9, b"\xef\xbb\xbf".to_vec())]);
+    }
+
+    #[test]
+    fn what_counts_of_a_long_line_does_not_depend_on_chunks() {
+        for chunk in 1..20 {
+            let lines = |file: &[u8]| cut(file, None, chunk, 8);
+            let text = |offset, text: &[u8]| vec![(offset, text.to_vec())];
+            assert_eq!(lines(b"\xef\xbb\xbf12345678\r\n"), text(3, b"12345678"));
+            assert_eq!(lines(b"\xef\xbb\xbf123456789012\r\n"), text(3, b"123456789012"));
+            assert_eq!(lines(b"1234567890123\r\n"), text(0, b"1234567890123"));
+            assert_eq!(lines(b"1234567890123"), text(0, b"1234567890123"));
+            let mut cutter = LineCutter::new(None, 8, 3);
+            let file = b"\xef\xbb\xbf12345678\r\n";
+            let mut pieces = file.chunks(chunk).flat_map(|bytes| cutter.push(Bytes::from_static(bytes))).flatten();
+            assert!(pieces.all(|piece| matches!(piece, Piece::Lines(_))), "no longer than allowed, chunks of {chunk}");
+        }
     }
 
     #[test]

@@ -20,6 +20,10 @@ use crate::convert::options;
 /// Values looked at to tell whether a dictionary pays.
 const SAMPLE: usize = 1024;
 
+/// Fewer don't tell; then a dictionary is tried unless they hold more text than this.
+const LEAST_SAMPLE: usize = 64;
+const LEAST_SAMPLE_BYTES: usize = 64 << 10;
+
 /// How columns are written: plain data, part of the sink's node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EncodeOptions {
@@ -107,14 +111,15 @@ impl RowGroupEncoder {
             options::TextEncoding::DeltaLength => Form::DeltaLength,
             options::TextEncoding::Plain => Form::Plain,
         };
+        let values_to_come = values_to_come(first, options.row_group_bytes);
         let columns = schema.columns().iter().zip(first.columns()).map(|(column, values)| {
-            let bloom_filter = options.bloom_filter_columns.iter().any(|name| name == column.name());
+            let has_bloom_filter = options.bloom_filter_columns.iter().any(|name| name == column.name());
             let options = ChunkOptions {
                 column: column.clone(),
                 compression,
                 statistics: options.statistics,
                 page_index: options.page_index,
-                bloom_filter: bloom_filter.then_some(options.bloom_filter_false_share),
+                bloom_filter: has_bloom_filter.then_some((values_to_come, options.bloom_filter_false_share)),
             };
             let form = if dictionary_pays(values.as_string()) { Form::Dictionary } else { otherwise };
             ColumnEncoder::new(options, form, otherwise)
@@ -126,9 +131,7 @@ impl RowGroupEncoder {
     pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         for (array, column) in batch.columns().iter().zip(&mut self.columns) {
             let text: &StringArray = array.as_string();
-            if let [first, .., last] = text.value_offsets() {
-                self.text_bytes += (last - first) as usize;
-            }
+            self.text_bytes += text_bytes(text);
             column.write(text, &mut self.room)?;
         }
         self.rows += batch.num_rows();
@@ -164,16 +167,32 @@ impl RowGroup {
     }
 }
 
+/// The bytes of a column's text.
+fn text_bytes(column: &StringArray) -> usize {
+    match column.value_offsets() {
+        [first, .., last] => (last - first) as usize,
+        _ => 0,
+    }
+}
+
+/// About as many values as a column of a row group will have, if all rows are like the `first`.
+fn values_to_come(first: &RecordBatch, row_group_bytes: usize) -> u64 {
+    let bytes: usize = first.columns().iter().map(|column| text_bytes(column.as_string())).sum();
+    first.num_rows() as u64 * row_group_bytes as u64 / bytes.max(1) as u64
+}
+
 /// Whether values repeat themselves enough to be worth looking each one up.
 fn dictionary_pays(column: &StringArray) -> bool {
     let hasher = RandomState::default();
     let step = (column.len() / SAMPLE).max(1);
-    let (mut seen, mut distinct) = (0, HashSet::with_capacity_and_hasher(SAMPLE, RandomState::default()));
+    let (mut seen, mut bytes) = (0, 0);
+    let mut distinct = HashSet::with_capacity_and_hasher(SAMPLE, RandomState::default());
     for row in (0..column.len()).step_by(step).filter(|row| column.is_valid(*row)) {
         seen += 1;
+        bytes += column.value(row).len();
         distinct.insert(hasher.hash_one(column.value(row)));
     }
-    seen < 64 || distinct.len() * 10 < seen * 7
+    distinct.len() * 10 < seen * 7 || seen < LEAST_SAMPLE && bytes <= LEAST_SAMPLE_BYTES
 }
 
 #[cfg(test)]
@@ -187,5 +206,9 @@ mod tests {
         assert!(!dictionary_pays(&unique));
         assert!(dictionary_pays(&repeating));
         assert!(dictionary_pays(&StringArray::new_null(5000)));
+        assert!(dictionary_pays(&StringArray::from_iter_values(["few", "short"])));
+        let long = |number: usize| format!("{number}{}", "x".repeat(10_000));
+        assert!(!dictionary_pays(&StringArray::from_iter_values((0..10).map(long))));
+        assert!(dictionary_pays(&StringArray::from_iter_values((0..10).map(|number| long(number % 2)))));
     }
 }

@@ -307,6 +307,8 @@ pub(super) struct ChunkReader {
     /// Up to here chunks are fetched ahead; past it one at a time, on demand.
     ahead_to: u64,
     fetching: VecDeque<Fetch>,
+    /// The bytes of what is being fetched.
+    fetching_bytes: u64,
     /// The size of the next chunk on demand.
     demand_bytes: u64,
     bytes_read: Count,
@@ -323,6 +325,7 @@ impl ChunkReader {
             at: start,
             ahead_to,
             fetching: VecDeque::new(),
+            fetching_bytes: 0,
             demand_bytes: PAST_END_BYTES,
             bytes_read,
             seen: false,
@@ -336,24 +339,35 @@ impl ChunkReader {
             at: end,
             ahead_to: end,
             fetching: VecDeque::from([Fetch::Bundled(delivered)]),
+            fetching_bytes: end,
             ..Self::new(object, end, end, bytes_read)
         }
     }
 
-    /// Begins to fetch ahead.
-    pub(super) fn fetch_ahead(&mut self) {
+    /// Begins to fetch ahead, while that is no more than `room`; gives what is on its way then.
+    pub(super) fn fetch_ahead(&mut self, room: u64) -> u64 {
         while self.fetching.len() < CHUNKS_AHEAD && self.at < self.ahead_to {
             let hands_out_files = self.object.nature.get() != Some(&false);
             let chunk = if hands_out_files { FILE_CHUNK_BYTES } else { CHUNK_BYTES };
             // The last chunk takes up what would be a small one after it.
             let rest = self.ahead_to - self.at;
-            self.fetch(if rest <= chunk + chunk / 4 { rest } else { chunk });
+            let next = if rest <= chunk + chunk / 4 { rest } else { chunk };
+            if self.fetching_bytes + next > room {
+                break;
+            }
+            self.fetch(next);
         }
+        self.fetching_bytes
+    }
+
+    /// What is still on its way, if that is the last of it: room for another object's first chunks.
+    pub(super) fn last_bytes(&self) -> Option<u64> {
+        (self.at >= self.ahead_to).then_some(self.fetching_bytes)
     }
 
     /// The next chunk; none at the object's end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ReadFault> {
-        self.fetch_ahead();
+        self.fetch_ahead(u64::MAX);
         if self.fetching.is_empty() && self.at < self.object.size_bytes {
             self.demand_bytes = (self.demand_bytes * 4).min(CHUNK_BYTES);
             self.fetch(self.demand_bytes.min(self.object.size_bytes - self.at));
@@ -367,6 +381,7 @@ impl ChunkReader {
             return Ok(None);
         };
         let bytes = fetch.arrive().await?;
+        self.fetching_bytes = self.fetching_bytes.saturating_sub(bytes.len() as u64);
         self.seen = true;
         self.bytes_read.add(bytes.len());
         Ok(Some(bytes))
@@ -375,6 +390,7 @@ impl ChunkReader {
     fn fetch(&mut self, bytes: u64) {
         let range = self.at..self.at + bytes;
         self.at = range.end;
+        self.fetching_bytes += bytes;
         self.fetching.push_back(Fetch::Alone(SpawnedTask::spawn(self.object.clone().get(Some(range)))));
     }
 }

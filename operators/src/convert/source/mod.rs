@@ -218,7 +218,7 @@ impl FileSource for NdjsonSource {
             options: self.options.clone(),
             schema: self.schema(),
             batch_rows: self.batch_rows,
-            upcoming: Mutex::new(Upcoming::new(supplies, files)),
+            upcoming: Arc::new(Mutex::new(Upcoming::new(supplies, files))),
             scanner: Arc::default(),
         }))
     }

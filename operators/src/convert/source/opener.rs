@@ -37,17 +37,18 @@ pub(super) struct NdjsonOpener {
     pub(super) options: Arc<ScanOptions>,
     pub(super) schema: SchemaRef,
     pub(super) batch_rows: usize,
-    pub(super) upcoming: Mutex<Upcoming>,
+    pub(super) upcoming: Arc<Mutex<Upcoming>>,
     /// A scanner that has ended a range, for the next one. It may hold rows and notes, if another range follows.
     pub(super) scanner: Arc<Mutex<Option<Box<Scanner>>>>,
 }
 
-/// The files that an opener will be asked for, in order. While one is scanned the small ones after it are fetched.
+/// The files that an opener will be asked for, in order. While one is scanned the small ones after it are fetched, and
+/// when all of it is on its way, the beginning of the next.
 pub(super) struct Upcoming {
     supplies: Supplies,
     files: VecDeque<Next>,
-    /// Readers of the first of them, and the bytes that they read.
-    readers: VecDeque<ChunkReader>,
+    /// Readers of the first of them, with the bytes that each has on its way, and their sum.
+    readers: VecDeque<(ChunkReader, u64)>,
     bytes_ahead: u64,
     /// The tasks that fetch bundles of small files.
     bundles: JoinSet<()>,
@@ -124,37 +125,46 @@ impl Upcoming {
             self.bundles.abort_all();
             return (self.supplies.next(file).reader(self.supplies.bytes_read.clone()), false);
         };
-        let ready = self.readers.pop_front().inspect(|_| self.bytes_ahead -= now.bytes());
-        let reader = ready.unwrap_or_else(|| now.reader(self.supplies.bytes_read.clone()));
-        // Half of what may be ahead is used up before more is fetched, so that bundles are worth their task.
-        if now.bytes() + self.bytes_ahead <= bytes_ahead(&self.supplies.nature) / 2 {
-            self.fetch_ahead(now.bytes());
-        }
+        let reader = match self.readers.pop_front() {
+            Some((reader, bytes)) => {
+                self.bytes_ahead -= bytes;
+                reader
+            }
+            None => now.reader(self.supplies.bytes_read.clone()),
+        };
+        self.fetch_ahead(now.bytes());
         (reader, !self.files.is_empty())
     }
 
-    /// Begins to fetch the files that come next, as far as there is room beside the one that is scanned now.
+    /// Begins to fetch what comes next, as far as there is room beside what is on its way now.
     fn fetch_ahead(&mut self, bytes_now: u64) {
-        while self.bundles.try_join_next().is_some() {}
         let room = bytes_ahead(&self.supplies.nature);
+        // Half of it is used up before more is fetched, so that bundles are worth their task.
+        if !self.in_order || bytes_now + self.bytes_ahead > room / 2 {
+            return;
+        }
+        while self.bundles.try_join_next().is_some() {}
         let mut bundle = Bundle::default();
         while let Some(next) = self.files.get(self.readers.len()) {
-            let bytes = next.bytes();
+            let (bytes, room) = (next.bytes(), room - (bytes_now + self.bytes_ahead).min(room));
             // How to ask for many is known when the first have been answered.
             let many = self.supplies.nature.get().is_none() && self.readers.len() >= FILES_AT_ONCE;
-            if many || bytes_now + self.bytes_ahead + bytes > room {
-                break;
-            }
             let bytes_read = self.supplies.bytes_read.clone();
-            let reader = if next.range.is_none() && Bundle::suits(bytes) {
-                bundle.add(next.object.clone(), bytes_read)
+            let (reader, begun) = if next.range.is_none() && Bundle::suits(bytes) {
+                if many || bytes > room {
+                    break;
+                }
+                (bundle.add(next.object.clone(), bytes_read), bytes)
             } else {
                 let mut reader = next.reader(bytes_read);
-                reader.fetch_ahead();
-                reader
+                let begun = if many { 0 } else { reader.fetch_ahead(room) };
+                if begun == 0 && bytes > 0 {
+                    break;
+                }
+                (reader, begun)
             };
-            self.bytes_ahead += bytes;
-            self.readers.push_back(reader);
+            self.bytes_ahead += begun;
+            self.readers.push_back((reader, begun));
             if bundle.is_full() {
                 std::mem::take(&mut bundle).begin(&mut self.bundles);
             }
@@ -192,6 +202,7 @@ impl FileOpener for NdjsonOpener {
             cutter: LineCutter::new(range, options.max_line_bytes, options.max_reject_bytes),
             scanner,
             keep: self.scanner.clone(),
+            upcoming: self.upcoming.clone(),
             more_to_come,
             pieces: VecDeque::new(),
             state: State::Begun,
@@ -215,6 +226,7 @@ struct RangeScan {
     cutter: LineCutter,
     scanner: LineScanner,
     keep: Arc<Mutex<Option<Box<Scanner>>>>,
+    upcoming: Arc<Mutex<Upcoming>>,
     /// Whether another range follows, whose rows may join the batch.
     more_to_come: bool,
     pieces: VecDeque<Piece>,
@@ -238,6 +250,16 @@ impl Reader {
         match self {
             Self::Plain(chunks) => chunks.next().await,
             Self::Compressed(inflated) => inflated.next().await,
+        }
+    }
+}
+
+impl Reader {
+    /// See [`ChunkReader::last_bytes`]; what is inflated is fetched elsewhere.
+    fn last_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Plain(chunks) => chunks.last_bytes(),
+            Self::Compressed(_) => None,
         }
     }
 }
@@ -302,6 +324,9 @@ impl RangeScan {
         }
         self.state = State::Reading;
         let Some(chunk) = self.bytes.next().await? else { return Ok(false) };
+        if let Some(last_bytes) = self.bytes.last_bytes() {
+            self.upcoming.lock().unwrap_or_else(PoisonError::into_inner).fetch_ahead(last_bytes);
+        }
         if chunk.len() >= YIELD_BYTES {
             // Lines that are only checked fill no batch, so nobody else yields.
             tokio::task::yield_now().await;

@@ -1,19 +1,24 @@
 //! However a file is cut into ranges, its rows are the same.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execute_stream_partitioned;
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt, future};
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, PutPayload};
 use proptest::prelude::*;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::*;
 use crate::convert::note::{self, Note};
-use crate::convert::testing::{Row, batch_rows, scan_options};
+use crate::convert::testing::{HookedStore, Row, batch_rows, scan_options};
 
 /// The rows and the lines of a file, read by these ranges.
 async fn read(file: &[u8], ranges: &[(u64, u64)]) -> (Vec<Row>, u64) {
@@ -126,4 +131,51 @@ async fn small_files_share_batches() {
         assert_eq!(text["_source_file"], format!("s3://test/{}", row / 3));
         assert_eq!(text["a"], (row / 3).to_string());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_file_is_on_its_way_before_the_last_bytes_of_a_large_one_have_come() {
+    const SIZE: usize = 9 << 20;
+    let text = format!("{{\"a\":\"{}\"}}\n", "x".repeat(1000));
+    let text = Bytes::from(text.repeat(SIZE / text.len()));
+    let memory = InMemory::new();
+    let range = |index: u32| ScanRange {
+        key: index.to_string(),
+        size_bytes: text.len() as u64,
+        etag: None,
+        version: None,
+        range: None,
+        file: ScanFile { index, uri: format!("s3://test/{index}"), encoding: Encoding::Plain },
+    };
+    for index in 0..2 {
+        memory.put(&Path::from(index.to_string()), text.clone().into()).await.unwrap();
+    }
+    // The last read of the first file waits until the second file is asked for.
+    const READS: usize = 5;
+    let (reads, asked) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let counted = reads.clone();
+    let store = HookedStore::new(Arc::new(memory), move |path| {
+        let asked = asked.clone();
+        match path.as_ref() {
+            "0" if counted.fetch_add(1, Ordering::Relaxed) == READS - 1 => {
+                async move { asked.notified().await }.map(Ok).boxed()
+            }
+            "1" => {
+                asked.notify_one();
+                future::ready(Ok(())).boxed()
+            }
+            _ => future::ready(Ok(())).boxed(),
+        }
+    });
+    let (options, partitions) = (scan_options(&["a"]), vec![vec![range(0), range(1)]]);
+    let node = ScanNode { bucket_url: "s3://test/".to_owned(), options, partitions };
+    let context = TaskContext::default();
+    let url = ObjectStoreUrl::parse("s3://test/").unwrap();
+    context.runtime_env().register_object_store(url.as_ref(), Arc::new(store));
+    let plan: Arc<dyn ExecutionPlan> = node.into_plan().unwrap();
+    let batches = plan.execute(0, Arc::new(context)).unwrap().try_collect::<Vec<_>>();
+    let batches = timeout(Duration::from_secs(60), batches).await.expect("nobody asked for the next file").unwrap();
+    let rows: usize = batches.iter().map(|batch| batch_rows(batch).len()).sum();
+    assert!(rows >= 2 * (SIZE / 1100), "{rows} rows");
+    assert_eq!(reads.load(Ordering::Relaxed), READS, "another read was the last");
 }

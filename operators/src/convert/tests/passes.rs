@@ -1,69 +1,15 @@
 //! How many passes it takes, and what ends them.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::{FutureExt, future};
+use object_store::Error;
 use object_store::path::Path;
-use object_store::*;
 
 use super::*;
-
-/// A store in which some objects are gone after so many reads.
-#[derive(Debug)]
-struct FadingStore {
-    store: Arc<dyn ObjectStore>,
-    reads_left: Mutex<HashMap<String, u32>>,
-}
-
-impl fmt::Display for FadingStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("fading")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for FadingStore {
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if let Some(left) = self.reads_left.lock().unwrap().get_mut(location.as_ref()) {
-            if *left == 0 {
-                return Err(Error::NotFound { path: location.to_string(), source: "faded".into() });
-            }
-            *left -= 1;
-        }
-        self.store.get_opts(location, options).await
-    }
-
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.store.put_opts(location, payload, options).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.store.put_multipart_opts(location, options).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.store.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.store.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.store.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.store.copy_opts(from, to, options).await
-    }
-}
+use crate::convert::testing::HookedStore;
 
 /// Eight files, of which file n is gone after the reads that `reads` allows it.
 async fn fading(reads: &[(usize, u32)]) -> World {
@@ -71,10 +17,21 @@ async fn fading(reads: &[(usize, u32)]) -> World {
     for file in 0..8 {
         world.add(&format!("{file}.ndjson"), b"{\"a\":1}\n").await;
     }
-    let reads_left = reads.iter().map(|(file, reads)| (format!("{file}.ndjson"), *reads)).collect();
+    let reads_left: HashMap<_, _> = reads.iter().map(|(file, reads)| (format!("{file}.ndjson"), *reads)).collect();
+    let reads_left = Mutex::new(reads_left);
+    let fade = move |path: &Path| {
+        let result = match reads_left.lock().unwrap().get_mut(path.as_ref()) {
+            Some(0) => Err(Error::NotFound { path: path.to_string(), source: "faded".into() }),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        };
+        future::ready(result).boxed()
+    };
     world.catalog.grow(&["a".to_owned()]).await.unwrap();
-    world.bucket.store =
-        Arc::new(FadingStore { store: world.bucket.store.clone(), reads_left: Mutex::new(reads_left) });
+    world.bucket.store = Arc::new(HookedStore::new(world.bucket.store.clone(), fade));
     world
 }
 
@@ -94,6 +51,20 @@ async fn files_that_go_on_failing_end_the_conversion() {
     assert!(matches!(error, ConvertError::Unstable { files: 1 }) && error.is_transient());
     world.settle(0).await;
     assert!(world.stage.open.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_bad_file_costs_no_second_look_for_columns() {
+    let mut world = World::new(&[]).await;
+    // The guess at the first columns ends before the file that has one more.
+    for file in 0..20 {
+        world.add(&format!("{file:02}.ndjson"), b"{\"a\":1}\n").await;
+    }
+    world.add("20.ndjson", b"{\"late\":2}\n").await;
+    world.add("21.ndjson", b"bad\n").await;
+    let (converted, _) = world.converted().await;
+    assert_eq!(converted.columns, ["a", "late"]);
+    assert_eq!((converted.passes, converted.column_reruns, converted.rows), (2, 1, 21));
 }
 
 /// A catalog to which others add at the same time.

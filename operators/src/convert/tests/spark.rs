@@ -83,6 +83,19 @@ async fn what_is_past_a_limit_is_a_reject() {
 }
 
 #[tokio::test]
+async fn i9_a_short_record_of_very_many_rows_is_a_reject() {
+    // Each row has its file's name, which a batch must have room for.
+    let name = format!("{}.ndjson", "n".repeat(500));
+    let many = format!("{{\"a\":1}}\n[{}{{}}]\n", "{},".repeat(5000));
+    let mut world = spark_world(&[(name.as_str(), many.as_bytes())]).await;
+    world.options.max_line_bytes = 16 << 10;
+    let (converted, _) = world.converted().await;
+    assert_eq!((converted.rows, converted.rejected_rows), (1, 1));
+    let reason = &world.rejects().await[0]["reason"];
+    assert_eq!(reason, "its text is too long");
+}
+
+#[tokio::test]
 async fn a_file_of_too_many_fields_fails_alone() {
     let many: String = (0..=cast::MAX_FIELDS).map(|field| format!("{{\"s\":{{\"k{field}\":1}}}}\n")).collect();
     let world = spark_world(&[("a.ndjson", many.as_bytes()), ("b.ndjson", b"{\"s\":{\"k\":1}}\n")]).await;

@@ -24,8 +24,9 @@ use super::dictionary::Dictionary;
 use super::pages::{ChunkPages, Pages};
 use crate::convert::buffers::BufferPool;
 
-/// Distinct values that a Bloom filter is made for at first; it is folded to what it needs in the end.
-const BLOOM_FILTER_VALUES: u64 = 1 << 20;
+/// Distinct values that a Bloom filter is made for, at least and at most.
+const LEAST_BLOOM_FILTER_VALUES: u64 = 1 << 10;
+const MOST_BLOOM_FILTER_VALUES: u64 = 1 << 23;
 
 /// What a column chunk holds besides its values.
 #[derive(Debug, Clone)]
@@ -37,7 +38,7 @@ pub(in super::super) struct ChunkOptions {
     /// Whether those of each page are too, and where the pages are.
     pub(in super::super) page_index: bool,
     /// The share of false answers of a Bloom filter, if there is to be one.
-    pub(in super::super) bloom_filter: Option<f64>,
+    pub(in super::super) bloom_filter: Option<(u64, f64)>,
 }
 
 /// What a page is, besides its bytes.
@@ -117,7 +118,10 @@ struct WrittenPage {
 
 impl Chunk {
     pub(super) fn new(options: ChunkOptions) -> Result<Self> {
-        let bloom_filter = options.bloom_filter.map(|share| Sbbf::new_with_ndv_fpp(BLOOM_FILTER_VALUES, share));
+        let bloom_filter = options.bloom_filter.map(|(values, share)| {
+            let values = values.clamp(LEAST_BLOOM_FILTER_VALUES, MOST_BLOOM_FILTER_VALUES);
+            Sbbf::new_with_ndv_fpp(values, share)
+        });
         Ok(Self {
             compressor: Compressor::new(options.compression)?,
             bloom_filter: bloom_filter.transpose()?,
@@ -190,7 +194,7 @@ impl Chunk {
         let metadata = self.metadata(bytes, rows, dictionary.is_some().then_some(dictionary_bytes))?;
         let column_index = self.column_index()?;
         let offset_index = self.options.page_index.then(|| self.offset_index(dictionary_bytes as u64));
-        if let (Some(filter), Some(share)) = (&mut self.bloom_filter, self.options.bloom_filter) {
+        if let (Some(filter), Some((_, share))) = (&mut self.bloom_filter, self.options.bloom_filter) {
             filter.fold_to_target_fpp(share);
         }
         let close = ColumnCloseResult {

@@ -102,10 +102,17 @@ impl ColumnEncoder {
             Some(nulls) if nulls.null_count() == column.len() => {}
             Some(nulls) => self.add(column, nulls.valid_indices()),
         }
-        if self.text.len() >= HEAD_BYTES + PAGE_BYTES || self.validity.rows() >= PAGE_ROWS {
+        let is_full = self.text.len() >= HEAD_BYTES + PAGE_BYTES || self.validity.rows() >= PAGE_ROWS;
+        if is_full || self.dictionary_is_full() {
             self.end_page(room)?;
         }
         Ok(())
+    }
+
+    /// Whether a dictionary is in use that must not grow any more.
+    fn dictionary_is_full(&self) -> bool {
+        let dictionary = self.dictionary.as_ref().filter(|_| self.form == Form::Dictionary);
+        dictionary.is_some_and(|dictionary| dictionary.plain().len() > DICTIONARY_BYTES)
     }
 
     fn add(&mut self, column: &StringArray, rows: impl Iterator<Item = usize>) {
@@ -203,9 +210,8 @@ impl ColumnEncoder {
         self.lengths.clear();
         self.text.clear();
         self.page += 1;
-        if let (Form::Dictionary, Some(dictionary)) = (self.form, &self.dictionary)
-            && (dictionary.plain().len() > DICTIONARY_BYTES || dictionary.len() * 2 > self.values && self.values > 4096)
-        {
+        let distinct = self.dictionary.as_ref().map_or(0, Dictionary::len);
+        if self.dictionary_is_full() || distinct * 2 > self.values && self.values > 4096 {
             self.form = self.otherwise;
         }
         Ok(())

@@ -191,6 +191,35 @@ fn a_column_that_can_t_be_null_has_no_levels() {
     }
 }
 
+/// The pages of the only column, and their encodings.
+fn pages(file: &Bytes) -> Vec<(parquet::basic::Encoding, usize)> {
+    let reader = SerializedFileReader::new(file.clone()).unwrap();
+    let row_group = reader.get_row_group(0).unwrap();
+    let pages = row_group.get_column_page_reader(0).unwrap();
+    pages.map(|page| page.unwrap()).map(|page| (page.encoding(), page.buffer().len())).collect()
+}
+
+#[test]
+fn i9_long_texts_make_no_dictionary_and_end_a_page() {
+    use parquet::basic::Encoding::{DELTA_LENGTH_BYTE_ARRAY, PLAIN, RLE_DICTIONARY};
+    let long = |number: usize| Some(format!("{number:05}").repeat(20_000));
+    let batches = |first: Vec<Cell>| [vec![first], (0..60).map(|number| vec![long(number)]).collect()].concat();
+    let options = ConvertOptions::default().encode();
+    // They show from the first row on.
+    let from_first = file(&[batches(vec![long(99)])], &options);
+    let written = pages(&from_first);
+    assert!(written.len() > 15, "{} pages", written.len());
+    assert!(written.iter().all(|(encoding, _)| *encoding == DELTA_LENGTH_BYTE_ARRAY), "{written:?}");
+    assert_eq!(cells(&from_first, None).len(), 61);
+    // They follow values that repeat: what has joined the dictionary stays there.
+    let later = file(&[batches((0..100).map(|row| Some((row % 3).to_string())).collect())], &options);
+    let written = pages(&later);
+    assert!(written[0].0 == PLAIN && written[0].1 < super::DICTIONARY_BYTES + 200_000, "{:?}", written[0]);
+    assert_eq!(written[1].0, RLE_DICTIONARY);
+    assert!(written[2..].iter().all(|(encoding, _)| *encoding == DELTA_LENGTH_BYTE_ARRAY), "{written:?}");
+    assert_eq!(cells(&later, None).len(), 160);
+}
+
 #[test]
 fn a_bloom_filter_knows_every_value() {
     let options = ConvertOptions { bloom_filter_columns: vec!["c".to_owned()], ..ConvertOptions::default() };
@@ -206,6 +235,33 @@ fn a_bloom_filter_knows_every_value() {
     let false_answers = (60_000..70_000).filter(|row| filter.check(row.to_string().as_str())).count();
     assert!(false_answers < 500, "{false_answers} of 10,000");
     assert!(filter.num_blocks() * 32 < 200_000);
+}
+
+#[test]
+fn a_bloom_filter_is_made_for_the_values_of_a_large_row_group() {
+    let share = |row_group_bytes: u64| {
+        let options = ConvertOptions {
+            bloom_filter_columns: vec!["c".to_owned()],
+            row_group_bytes,
+            part_bytes: 1 << 30,
+            ..ConvertOptions::default()
+        };
+        let row = |row: usize| Some(row.to_string());
+        let batches = (0..3_000_000)
+            .collect::<Vec<usize>>()
+            .chunks(100_000)
+            .map(|rows| rows.iter().map(|at| row(*at)).collect())
+            .collect();
+        let file = file(&[batches], &options.encode());
+        let properties = ReaderProperties::builder().set_read_bloom_filter(true).build();
+        let read = ReadOptionsBuilder::new().with_reader_properties(properties).build();
+        let reader = SerializedFileReader::new_with_options(file, read).unwrap();
+        let row_group = reader.get_row_group(0).unwrap();
+        let filter = row_group.get_column_bloom_filter(0).unwrap();
+        (3_000_000..3_010_000).filter(|row| filter.check(row.to_string().as_str())).count()
+    };
+    let false_answers = share(32 << 20);
+    assert!(false_answers < 300, "{false_answers} of 10,000");
 }
 
 #[test]
