@@ -181,7 +181,7 @@ impl ConsumerBuilder {
         let filter = Filter::parse(&options.filters).map_err(wrong)?;
         let room = usize::try_from(options.max_in_flight_bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
-            discovery: Discovery::new(Arc::clone(&self.stream), self.common.pace()),
+            discovery: Discovery::new(Arc::clone(&self.stream), options.table.clone(), self.common.pace()),
             common: self.common,
             stream: self.stream,
             leases: self.leases,

@@ -69,7 +69,8 @@ impl SeenShard {
 
 /// Looks at all shards of a table's streams that are listed or have an item; oldest stream first.
 pub async fn look(stream: Arc<dyn ChangeStream>, leases: &dyn Table) -> Result<Vec<SeenShard>> {
-    let discovery = Discovery::new(Arc::clone(&stream), Arc::new(Pace::of_describe()));
+    let table = stream.table().to_owned();
+    let discovery = Discovery::new(stream, table, Arc::new(Pace::of_describe()));
     let mut seen = Vec::new();
     for arn in discovery.streams().await? {
         let listing = discovery.list(&arn).await?;

@@ -65,7 +65,11 @@ pub async fn secs(secs: u64) {
 
 impl Bed {
     pub fn new() -> Self {
-        let (stream, table) = (FakeStream::new(), FakeTable::new());
+        Self::of(FakeStream::new())
+    }
+
+    pub fn of(stream: FakeStream) -> Self {
+        let table = FakeTable::new();
         Self { stream, table, queue: FakeQueue::default(), started: Instant::now(), log: Arc::default() }
     }
 
