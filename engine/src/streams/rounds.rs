@@ -42,6 +42,10 @@ const RETENTION_SECS: u64 = STREAM_RETENTION_HOURS as u64 * 3600;
 /// So often leases are listed while nobody else could have changed them: this worker is alone and reads every shard.
 const LIST_ALONE: Duration = Duration::from_secs(5);
 
+/// So often it is asked then whether another worker has come: until that is seen it gets no part of the work, though nothing
+/// stands still.
+const LOOK_ROUND: Duration = Duration::from_secs(2);
+
 /// So often the watchdog looks.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -59,6 +63,7 @@ pub(super) struct Work {
     list_streams_at: Instant,
     list_leases_at: Instant,
     workers: BTreeSet<String>,
+    list_workers_at: Instant,
     first_start: FirstStart,
     presence: Option<Lease>,
     free_rounds: BTreeMap<ShardKey, u32>,
@@ -143,6 +148,7 @@ impl Work {
 
     pub async fn round(&mut self) {
         self.next_round = Instant::now() + self.shared.options.balance_every;
+            list_workers_at: now,
         if let Err(error) = self.try_round().await {
             events::RoundFailed { table: &self.shared.options.table, error: &error.to_string() }.emit();
         }
@@ -284,6 +290,11 @@ impl Work {
             self.shared.shards().get(key).and_then(|known| known.progress.clone()).filter(|_| owned)
         };
         for stream in &self.streams {
+        // Who waits with the next listing of leases was alone at the last.
+        if Instant::now() < self.list_leases_at.min(self.list_workers_at) {
+            return Ok(self.workers.clone());
+        }
+        self.list_workers_at = Instant::now() + LOOK_ROUND;
             let facts = StreamFacts::new(&stream.arn, &stream.graph, &stream.leases);
             for shard in facts.shards() {
                 let key = ShardKey { arn: stream.arn.clone(), shard: shard.clone() };

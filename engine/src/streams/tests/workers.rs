@@ -282,8 +282,8 @@ async fn f21_when_all_workers_are_replaced_at_once_reading_goes_on_within_a_seco
     }
 }
 
-/// Nobody else could have changed them, so that a table with one worker pays for a tenth of the readings; and a second worker
-/// gets its part as soon as ever.
+/// Nobody else could have changed them, so that a table with one worker pays for a tenth of the readings, and for a quarter of
+/// the looks for other workers; and a second worker gets its part no more than 2 s later.
 #[tokio::test(start_paused = true)]
 async fn who_is_alone_and_reads_everything_seldom_lists_the_leases() {
     let bed = Bed::new();
@@ -294,16 +294,17 @@ async fn who_is_alone_and_reads_everything_seldom_lists_the_leases() {
     secs(10).await;
     let before = listings();
     secs(60).await;
-    let alone = listings() - before;
-    assert!((10..=14).contains(&alone), "{alone} listings a minute");
+    let alone = (listings() - before.0, looks() - before.1);
+    assert!((10..=14).contains(&alone.0), "{} listings a minute", alone.0);
+    assert!((25..=38).contains(&alone.1), "{} looks for other workers a minute", alone.1);
     let before = listings();
     let b = bed.worker("b", options(), done());
     secs(4).await;
     let at_first = listings() - before;
-    assert!(at_first >= 15, "{at_first} listings in the first 4 s");
+    assert!(at_first >= 11, "{at_first} listings in the first 4 s: both list in each round after 2 s at most");
     secs(8).await;
     assert_eq!((a.owned(), b.owned()), (2, 2));
-    let before = listings();
+    let before = (listings(), looks());
     secs(60).await;
     let together = listings() - before;
     assert!((220..=245).contains(&together), "{together} listings a minute");
@@ -335,3 +336,4 @@ async fn a_worker_that_comes_back_under_its_own_name_is_not_alone_with_what_it_l
     bed.check_order(0..20);
     again.stop().await;
 }
+    let looks = || bed.table.listings("consumers/t");
