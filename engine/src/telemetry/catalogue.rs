@@ -160,7 +160,7 @@ pub const METRICS: &[Metric] = &[
     Metric::gauge(
         "penstock_stream_shard_lag_seconds",
         &["table", "shard"],
-        "The same for each shard that this process reads.",
+        "The same for each shard that this process reads, or nobody; 0 once another does.",
     )
     .in_unit(MetricUnit::Seconds),
     Metric::gauge(
