@@ -115,4 +115,4 @@ pub use common::Common;
 pub use consumer::{Consumer, ConsumerBuilder, Delivery, WrongOptions};
 pub use discovery::Pace;
 pub use options::{ChangeStreamOptions, OnTrimmed, Order, StartAt};
-pub use status::{ShardState, ShardStatus, shards_of_process};
+pub use status::{ALL_SHARDS, ShardState, ShardStatus, shards_of_process};

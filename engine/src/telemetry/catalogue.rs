@@ -153,7 +153,8 @@ pub const METRICS: &[Metric] = &[
     Metric::gauge(
         "penstock_stream_lag_seconds",
         &["table"],
-        "Age of the oldest change that isn't done, of the worst shard here.",
+        "Age of the oldest change that isn't done, of the worst shard here; for one that nobody reads though somebody should, \
+         for how long.",
     )
     .in_unit(MetricUnit::Seconds)
     .for_cloudwatch(),
