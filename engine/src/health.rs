@@ -1,8 +1,8 @@
 //! Whether a process is ready, and if not, why: decided from facts alone.
 //!
-//! Not ready means that work stands still here and a person, or a restart, is needed: a shard with lag and no progress, an
-//! operator that keeps failing. Degraded means that work goes on by a longer way: the bus is left alone for a while, a
-//! failure is being retried. A queue that is long is neither: it is work, and scaling looks at it.
+//! Not ready means that work stands still here and a person, or a restart, is needed: a shard with lag and no progress, or
+//! that nobody gets to read, an operator that keeps failing. Degraded means that work goes on by a longer way: the bus is
+//! left alone for a while, a failure is being retried. A queue that is long is neither: it is work, and scaling looks at it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     breaker::BreakerState,
     runtime::State,
-    streams::{ShardState, ShardStatus},
+    streams::{ALL_SHARDS, ShardState, ShardStatus},
 };
 
 /// An operator may fail for so long before the process is not ready: retries pass most failures.
@@ -110,7 +110,10 @@ pub fn readiness(facts: &Facts) -> Readiness {
         }
     }
     for shard in &facts.shards {
-        let about = format!("shard {} of {}", shard.shard, shard.table);
+        let about = match shard.shard.0.as_str() {
+            ALL_SHARDS => format!("all shards of {}", shard.table),
+            id => format!("shard {id} of {}", shard.table),
+        };
         let reason = || shard.reason.clone().unwrap_or_else(|| "for no known reason".to_owned());
         match shard.state {
             ShardState::Stuck => add(Weight::Unready, about, reason()),

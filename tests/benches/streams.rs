@@ -30,10 +30,9 @@ use clap::{Parser, Subcommand};
 use penstock_engine::{
     ack::Verdict,
     cloud::{
-        AttributeValue, Cloud,
-        aws::{AwsCloud, AwsOptions},
+        AttributeValue,
+        aws::{AwsAccount, AwsOptions},
         change_stream::ShardId,
-        resources::{KeyType, Resources, TableSpec},
     },
     leases::{LeaseOptions, Leases, OWNER},
     simulation::{FakeStream, FakeTable, Network, value_of},
@@ -93,7 +92,7 @@ enum Command {
         /// Its name among the others.
         #[arg(long)]
         name: String,
-        /// The table of leases, with the keys `scope` and `id`.
+        /// The table of leases, whose keys are strings.
         #[arg(long)]
         leases: String,
         /// How long a lease lives, in seconds.
@@ -102,7 +101,7 @@ enum Command {
         /// Where to note `nanoseconds table item value`.
         #[arg(long)]
         log: PathBuf,
-        /// The tables, with the keys `partition` and `sort`.
+        /// The tables.
         #[arg(required = true)]
         tables: Vec<String>,
     },
@@ -462,26 +461,13 @@ fn roll(stream: &FakeStream, table: &FakeTable, over: &CancellationToken) -> u64
 }
 
 async fn worker(name: &str, leases: &str, lease_length: Duration, log: &Path, tables: &[String]) {
-    let spec = |name: &str, partition_key: &str, sort_key: &str, stream| TableSpec {
-        name: Some(name.to_owned()),
-        partition_key: partition_key.to_owned(),
-        sort_key: sort_key.to_owned(),
-        sort_type: KeyType::String,
-        indexes: BTreeMap::new(),
-        ttl: None,
-        stream,
-    };
-    let mut specs: BTreeMap<_, _> =
-        tables.iter().map(|table| (table.clone(), spec(table, "partition", "sort", true))).collect();
-    specs.insert(leases.to_owned(), spec(leases, "scope", "id", false));
-    let resources = Resources { tables: specs, ..Resources::default() };
-    let cloud = AwsCloud::connect("load", "ci", &resources, &AwsOptions::default()).await.unwrap();
+    let account = AwsAccount::connect(&AwsOptions::default()).await;
     let options = LeaseOptions { length: lease_length, sole_process: false };
-    let leases = Leases::new(cloud.table(leases).await.unwrap(), name, options);
+    let leases = Leases::new(account.table(leases).await.unwrap(), name, options);
     let (stop, common) = (CancellationToken::new(), Common::default());
     let mut running = tokio::task::JoinSet::new();
     for table in tables {
-        let stream = cloud.change_stream(table).await.unwrap();
+        let stream = account.change_stream(table).await.unwrap();
         let options = ChangeStreamOptions { lease_length, ..ChangeStreamOptions::new(table) };
         let consumer = Consumer::builder(stream, leases.clone(), options).common(common.clone()).build().unwrap();
         let mut log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();

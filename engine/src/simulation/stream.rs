@@ -22,7 +22,10 @@ use crate::cloud::{
 
 /// A change stream that a test moves. Cheap to clone; clones are the same stream.
 #[derive(Clone)]
-pub struct FakeStream(Arc<Mutex<State>>);
+pub struct FakeStream {
+    table: &'static str,
+    state: Arc<Mutex<State>>,
+}
 
 struct State {
     streams: Vec<Stream>,
@@ -89,8 +92,13 @@ fn hash(key: &str) -> u32 {
 }
 
 impl FakeStream {
-    /// One stream with one open shard.
+    /// One stream with one open shard, of table `t`.
     pub fn new() -> Self {
+        Self::of("t")
+    }
+
+    /// The same of a table that has this name in its cloud.
+    pub fn of(table: &'static str) -> Self {
         let state = State {
             streams: Vec::new(),
             sequence: 100,
@@ -105,13 +113,13 @@ impl FakeStream {
             hidden: BTreeMap::new(),
             calls: BTreeMap::new(),
         };
-        let stream = Self(Arc::new(Mutex::new(state)));
+        let stream = Self { table, state: Arc::new(Mutex::new(state)) };
         stream.enable();
         stream
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new stream with one open shard; the one before is closed.
@@ -289,7 +297,7 @@ impl State {
 #[async_trait]
 impl ChangeStream for FakeStream {
     fn table(&self) -> &str {
-        "t"
+        self.table
     }
 
     async fn streams(&self) -> Result<Vec<String>> {

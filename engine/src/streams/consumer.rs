@@ -10,7 +10,10 @@ use std::{
 };
 
 use futures::StreamExt;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -65,6 +68,8 @@ pub(super) struct Shared {
     /// How many shards this worker reads.
     pub readers: AtomicUsize,
     shards: Mutex<BTreeMap<ShardKey, Known>>,
+    /// Since when shards and leases can't be looked at, and why.
+    unseen: Mutex<Option<(Instant, String)>>,
 }
 
 /// What is known of a shard, for its status.
@@ -75,6 +80,8 @@ pub(super) struct Known {
     pub item: ShardItem,
     pub reason: Option<String>,
     pub progress: Option<Arc<Progress>>,
+    /// Since when nobody reads it though somebody should.
+    pub unread_since: Option<Instant>,
 }
 
 impl Shared {
@@ -88,11 +95,22 @@ impl Shared {
     pub fn shards(&self) -> MutexGuard<'_, BTreeMap<ShardKey, Known>> {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn unseen(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes why shards and leases couldn't be looked at just now, if so.
+    pub fn note_unseen(&self, reason: Option<String>) {
+        let mut unseen = self.unseen();
+        let since = unseen.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+        *unseen = reason.map(|reason| (since, reason));
+    }
 }
 
 impl status::Reporter for Shared {
     fn shards(&self) -> Vec<ShardStatus> {
-        let now_secs = self.clock.now().timestamp();
+        let (now_secs, stuck_after) = (self.clock.now().timestamp(), self.options.stuck_after);
         let status = |(key, known): (&ShardKey, &Known)| {
             let mut status = ShardStatus {
                 table: self.options.table.clone(),
@@ -107,12 +125,23 @@ impl status::Reporter for Shared {
                 still_for_secs: None,
                 reason: known.reason.clone(),
             };
-            if let Some(progress) = &known.progress {
-                progress.describe(&mut status, now_secs, self.options.stuck_after);
+            match (&known.progress, known.unread_since) {
+                (Some(progress), _) => progress.describe(&mut status, now_secs, stuck_after),
+                (None, Some(since)) => status.unread(since.elapsed(), stuck_after),
+                (None, None) => {}
             }
             status
         };
-        Self::shards(self).iter().map(status).collect()
+        let mut shards: Vec<_> = Self::shards(self).iter().map(status).collect();
+        if let Some((since, reason)) = &*self.unseen()
+            && since.elapsed() >= stuck_after
+        {
+            let mut all = ShardStatus::unseen(&self.options.table, since.elapsed(), reason);
+            // Who reads some knows their lag; who reads none knows of none that it is 0.
+            all.lag_secs = (self.readers.load(Ordering::Relaxed) == 0).then_some(since.elapsed().as_secs());
+            shards.push(all);
+        }
+        shards
     }
 }
 
@@ -181,7 +210,7 @@ impl ConsumerBuilder {
         let filter = Filter::parse(&options.filters).map_err(wrong)?;
         let room = usize::try_from(options.max_in_flight_bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
-            discovery: Discovery::new(Arc::clone(&self.stream), self.common.pace()),
+            discovery: Discovery::new(Arc::clone(&self.stream), options.table.clone(), self.common.pace()),
             common: self.common,
             stream: self.stream,
             leases: self.leases,
@@ -193,6 +222,7 @@ impl ConsumerBuilder {
             room: Arc::new(Semaphore::new(room)),
             readers: AtomicUsize::new(0),
             shards: Mutex::default(),
+            unseen: Mutex::default(),
         });
         status::register(&shared);
         Ok(Consumer { shared })

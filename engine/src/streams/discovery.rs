@@ -67,13 +67,16 @@ pub enum Children {
 #[derive(Clone)]
 pub struct Discovery {
     stream: Arc<dyn ChangeStream>,
+    /// The table as metrics and logs name it.
+    table: String,
     pace: Arc<Pace>,
 }
 
 impl Discovery {
-    /// Lists shards of `stream`, at the given pace.
-    pub fn new(stream: Arc<dyn ChangeStream>, pace: Arc<Pace>) -> Self {
-        Self { stream, pace }
+    /// Lists shards of `stream`, at the given pace. Metrics and logs call its table `table`: in a pipeline that is its short
+    /// name, as everywhere else there, and not the one that it has on AWS.
+    pub fn new(stream: Arc<dyn ChangeStream>, table: String, pace: Arc<Pace>) -> Self {
+        Self { stream, table, pace }
     }
 
     /// The ARNs of the table's streams, oldest first.
@@ -141,7 +144,7 @@ impl Discovery {
         self.pace.turn().await;
         let answer = timeout(PATIENCE, self.stream.describe(arn, request)).await;
         let answer = answer.unwrap_or_else(|_| Err(no_answer(format!("DescribeStream of {arn}"))));
-        events::Described { table: self.stream.table(), error: answer.as_ref().err() }.emit();
+        events::Described { table: &self.table, error: answer.as_ref().err() }.emit();
         answer
     }
 }

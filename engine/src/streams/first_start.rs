@@ -44,39 +44,54 @@ pub(super) fn is_worker(id: &str) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct FirstStart {
     streams: Option<BTreeSet<String>>,
+    /// Streams of which was told that they are gone: once each, however often the policy says stop.
+    told: BTreeSet<String>,
+}
+
+/// Whether all is settled that has to be before anybody reads.
+#[derive(Debug)]
+pub(super) enum Settled {
+    Yes,
+    /// Ask again; and what it waits for.
+    NotYet(String),
 }
 
 impl FirstStart {
-    /// Sees to it that the first start is settled, and every listed stream noted. `false`: not yet, ask again.
+    /// Sees to it that the first start is settled, and every listed stream noted.
     pub async fn settle<'a>(
         &mut self,
         shared: &Shared,
         streams: impl Iterator<Item = (&'a str, &'a ShardGraph)>,
-    ) -> Result<bool> {
+    ) -> Result<Settled> {
         let streams: BTreeMap<&str, &ShardGraph> = streams.collect();
         let listed: BTreeSet<String> = streams.keys().map(|arn| (*arn).to_owned()).collect();
         if self.streams.as_ref() == Some(&listed) {
-            return Ok(true);
+            return Ok(Settled::Yes);
         }
         let scope = scope(&shared.options.table);
         let marker = shared.leases.item(&scope, MARKER).await?;
         if noted(marker.as_ref()).is_some_and(|noted| noted == listed) {
             self.streams = Some(listed);
-            return Ok(true);
+            return Ok(Settled::Yes);
         }
-        if streams.is_empty() || !streams.values().all(|graph| graph.is_known()) {
-            return Ok(false);
+        if streams.is_empty() {
+            return Ok(Settled::NotYet("the table has no stream: enable it with new and old images".to_owned()));
         }
-        let Some(lease) = shared.leases.try_acquire(&scope, MARKER).await? else { return Ok(false) };
+        if let Some((arn, _)) = streams.iter().find(|(_, graph)| !graph.is_known()) {
+            return Ok(Settled::NotYet(format!("the shards of {arn} aren't listed yet")));
+        }
+        let Some(lease) = shared.leases.try_acquire(&scope, MARKER).await? else {
+            return Ok(Settled::NotYet(format!("another worker settles the first start, by lease {scope}/{MARKER}")));
+        };
         let settled = self.settle_alone(shared, &streams, &listed, &lease).await;
         lease.release().await;
         settled?;
         self.streams = Some(listed);
-        Ok(true)
+        Ok(Settled::Yes)
     }
 
     async fn settle_alone(
-        &self,
+        &mut self,
         shared: &Shared,
         streams: &BTreeMap<&str, &ShardGraph>,
         listed: &BTreeSet<String>,
@@ -92,7 +107,7 @@ impl FirstStart {
             }
             Some(noted) => {
                 for arn in noted.difference(listed) {
-                    bury_stream(shared, arn).await?;
+                    self.bury_stream(shared, arn).await?;
                 }
             }
         }
@@ -110,6 +125,44 @@ impl FirstStart {
             Outcome::Refused(_) => Err(lost(shared)),
             Outcome::Unknown(error) => Err(error),
         }
+    }
+
+    /// Removes the lease items of a stream that is gone. If it wasn't read to its end, that is a gap, and the policy decides.
+    async fn bury_stream(&mut self, shared: &Shared, arn: &str) -> Result<()> {
+        if shared.discovery.is_there(arn).await? {
+            return Ok(()); // Its table lists it no more, or not for now; it is noted again when it does.
+        }
+        let leases = shared.leases.list(arn).await?;
+        let mut unfinished = 0;
+        for listed in &leases {
+            // An item that can't be read doesn't say that its shard was finished.
+            let ended = ShardItem::decode(arn, &listed.id, &listed.item).is_ok_and(|item| item.ended.is_some());
+            unfinished += usize::from(!ended);
+        }
+        if unfinished > 0 {
+            if self.told.insert(arn.to_owned()) {
+                if shared.options.on_trimmed == OnTrimmed::Reconcile {
+                    shared.common.note_gap(&shared.options.table);
+                }
+                events::StreamGone { table: &shared.options.table, arn, unfinished }.emit();
+            }
+            if shared.options.on_trimmed == OnTrimmed::Stop {
+                let operation = format!("reading table {}", shared.options.table);
+                let text = format!(
+                    "its stream {arn} is gone, and {unfinished} of its shards weren't read to their end; on_trimmed is stop: \
+                     set it to skip or reconcile to go on with the new stream"
+                );
+                return Err(CloudError::new(ErrorKind::TrimmedData, operation, text));
+            }
+        }
+        for listed in leases {
+            if !matches!(listed.state, LeaseState::Held { .. })
+                && let Some(lease) = shared.leases.try_acquire(arn, &listed.id).await?
+            {
+                lease.retire().await;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -135,40 +188,4 @@ async fn make(shared: &Shared, arn: &str, shard: &ShardId, item: &ShardItem, lea
 fn lost(shared: &Shared) -> CloudError {
     let operation = format!("settling the first start of table {}", shared.options.table);
     CloudError::new(ErrorKind::Unavailable, operation, "its lease was lost; it is tried again")
-}
-
-/// Removes the lease items of a stream that is gone. If it wasn't read to its end, that is a gap, and the policy decides.
-async fn bury_stream(shared: &Shared, arn: &str) -> Result<()> {
-    if shared.discovery.is_there(arn).await? {
-        return Ok(()); // Its table lists it no more, or not for now; it is noted again when it does.
-    }
-    let leases = shared.leases.list(arn).await?;
-    let mut unfinished = 0;
-    for listed in &leases {
-        // An item that can't be read doesn't say that its shard was finished.
-        let ended = ShardItem::decode(arn, &listed.id, &listed.item).is_ok_and(|item| item.ended.is_some());
-        unfinished += usize::from(!ended);
-    }
-    if unfinished > 0 {
-        if shared.options.on_trimmed == OnTrimmed::Reconcile {
-            shared.common.note_gap(&shared.options.table);
-        }
-        events::StreamGone { table: &shared.options.table, arn, unfinished }.emit();
-        if shared.options.on_trimmed == OnTrimmed::Stop {
-            let operation = format!("reading table {}", shared.options.table);
-            let text = format!(
-                "its stream {arn} is gone, and {unfinished} of its shards weren't read to their end; on_trimmed is stop: \
-                 set it to skip or reconcile to go on with the new stream"
-            );
-            return Err(CloudError::new(ErrorKind::TrimmedData, operation, text));
-        }
-    }
-    for listed in leases {
-        if !matches!(listed.state, LeaseState::Held { .. })
-            && let Some(lease) = shared.leases.try_acquire(arn, &listed.id).await?
-        {
-            lease.retire().await;
-        }
-    }
-    Ok(())
 }

@@ -58,6 +58,29 @@
 //! # }
 //! ```
 //!
+//! On AWS it takes tables and queue by their names; the table of leases has two string keys:
+//!
+//! ```no_run
+//! use penstock_engine::cloud::aws::{AwsAccount, AwsOptions};
+//! # use std::sync::Arc;
+//! # use penstock_engine::{cloud::{ChangeStream, Queue, Table}, streams::WrongOptions};
+//! # use tokio_util::sync::CancellationToken;
+//! # async fn consume(
+//! #     _: Arc<dyn ChangeStream>, _: Arc<dyn Table>, _: Arc<dyn Queue>, _: CancellationToken,
+//! # ) -> Result<(), WrongOptions> {
+//! #     Ok(())
+//! # }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let account = AwsAccount::connect(&AwsOptions::default()).await;
+//!     let (orders, leases) = (account.change_stream("orders").await?, account.table("orders-leases").await?);
+//!     let stop = CancellationToken::new(); // Cancel it to stop: checkpoints are written and leases given back.
+//!     consume(orders, leases, account.queue("orders-failed").await?, stop).await?;
+//!     Ok(())
+//! }
+//! ```
+//!
 //! Who wants batches, or acks that come later, takes [`Consumer::run`] with a channel.
 
 pub mod assignment;
@@ -92,4 +115,4 @@ pub use common::Common;
 pub use consumer::{Consumer, ConsumerBuilder, Delivery, WrongOptions};
 pub use discovery::Pace;
 pub use options::{ChangeStreamOptions, OnTrimmed, Order, StartAt};
-pub use status::{ShardState, ShardStatus, shards_of_process};
+pub use status::{ALL_SHARDS, ShardState, ShardStatus, shards_of_process};

@@ -4,7 +4,8 @@
 //! What would be done is planned first, without I/O ([`plan_release`], [`plan_reset`], [`plan_import`]), so that it can be
 //! shown; [`carry_out`] does one step by one conditional write. That write takes the lease away as well. So a reader that
 //! has the shard loses it, whatever it is doing, can write no checkpoint any more (I7), and whoever takes the shard next
-//! begins where the item says.
+//! begins where the item says. A release writes nothing else. Where the item is to say something else, that goes over the
+//! checkpoints that a living reader wrote meanwhile, for it is what was asked; but not over an end that it has reached.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +19,7 @@ use super::{
     assignment::{LeaseFacts, Standing, StreamFacts},
     discovery::{Discovery, Pace},
     shard_graph::{CONFIRMATIONS, ShardGraph},
-    shard_item::{Ending, ShardItem, ShardStart},
+    shard_item::{ENDED, Ending, ShardItem, ShardStart},
 };
 use crate::{
     cloud::{
@@ -69,7 +70,8 @@ impl SeenShard {
 
 /// Looks at all shards of a table's streams that are listed or have an item; oldest stream first.
 pub async fn look(stream: Arc<dyn ChangeStream>, leases: &dyn Table) -> Result<Vec<SeenShard>> {
-    let discovery = Discovery::new(Arc::clone(&stream), Arc::new(Pace::of_describe()));
+    let table = stream.table().to_owned();
+    let discovery = Discovery::new(stream, table, Arc::new(Pace::of_describe()));
     let mut seen = Vec::new();
     for arn in discovery.streams().await? {
         let listing = discovery.list(&arn).await?;
@@ -168,8 +170,10 @@ pub struct Step {
     pub shard: ShardId,
     /// Who loses its lease by it.
     pub owner: Option<String>,
-    /// What its item is to say; nothing else than now if that is the same as before.
-    pub after: ShardItem,
+    /// Whether its item said that it has ended.
+    pub ended: bool,
+    /// What its item is to say; without it, what it says by then.
+    pub after: Option<ShardItem>,
     /// What that means, for people.
     pub text: String,
 }
@@ -178,7 +182,7 @@ pub struct Step {
 pub fn plan_release(seen: &[SeenShard], shard: Option<&ShardId>) -> std::result::Result<Vec<Step>, String> {
     let chosen = choose(seen, shard)?;
     let held = chosen.into_iter().filter(|seen| seen.owner.is_some());
-    Ok(held.map(|seen| step(seen, seen.item.clone().unwrap_or_default(), "free its lease".to_owned())).collect())
+    Ok(held.map(|seen| step(seen, None, "free its lease".to_owned())).collect())
 }
 
 /// Plans to read a shard, or all, from somewhere else.
@@ -236,7 +240,7 @@ pub fn plan_reset(
                 (ShardItem { checkpoint: Some(sequence.clone()), ..fresh }, format!("read it behind {sequence}"))
             }
         };
-        steps.push(step(one, after, text));
+        steps.push(step(one, Some(after), text));
     }
     Ok(steps)
 }
@@ -249,8 +253,13 @@ fn choose<'a>(seen: &'a [SeenShard], shard: Option<&ShardId>) -> std::result::Re
     }
 }
 
-fn step(seen: &SeenShard, after: ShardItem, text: String) -> Step {
-    Step { arn: seen.arn.clone(), shard: seen.shard.clone(), owner: seen.owner.clone(), after, text }
+fn step(seen: &SeenShard, after: Option<ShardItem>, text: String) -> Step {
+    let ended = has_ended(seen);
+    Step { arn: seen.arn.clone(), shard: seen.shard.clone(), owner: seen.owner.clone(), ended, after, text }
+}
+
+fn has_ended(seen: &SeenShard) -> bool {
+    seen.item.as_ref().is_some_and(|item| item.ended.is_some())
 }
 
 /// How a step ended.
@@ -260,14 +269,22 @@ pub enum Stepped {
     Done,
     /// It was renewed or written again and again meanwhile: try again.
     Busy,
+    /// It has been read to its end since it was planned, so that the plan may be another now: look again.
+    Ended,
 }
 
 /// Carries a step out: by one write, on the condition that the lease is as it was just read.
 pub async fn carry_out(leases: &dyn Table, step: &Step) -> Result<Stepped> {
+    let Some(after) = &step.after else { return free(leases, &step.arn, &step.shard.0).await };
     let key = Key::new(step.arn.as_str(), step.shard.0.as_str());
     for _ in 0..TRIES {
         let item = leases.get(&key, Consistency::Strong).await?;
-        match carry(leases, &freeing(&key, item.as_ref(), &step.after)).await? {
+        // An item that can't be read doesn't say that its shard has ended, and is repaired by this.
+        let says = |item| ShardItem::decode(&step.arn, &step.shard.0, item).is_ok_and(|item| item.ended.is_some());
+        if !step.ended && item.as_ref().is_some_and(says) {
+            return Ok(Stepped::Ended);
+        }
+        match carry(leases, &freeing(&key, item.as_ref(), after)).await? {
             Carried::Applied(_) => return Ok(Stepped::Done),
             Carried::Refused(_) => {}
         }
@@ -278,7 +295,8 @@ pub async fn carry_out(leases: &dyn Table, step: &Step) -> Result<Stepped> {
 /// The write that makes an item say `after` and frees its lease.
 fn freeing(key: &Key, before: Option<&Item>, after: &ShardItem) -> Write {
     let seen = |name: &str| Condition::as_read(name, before.and_then(|item| item.get(name)));
-    let mut write = Write::update(key.clone(), seen(TOKEN).and(seen(COUNTER))).remove(OWNER).remove(TOKEN);
+    let condition = seen(TOKEN).and(seen(COUNTER)).and(seen(ENDED));
+    let mut write = Write::update(key.clone(), condition).remove(OWNER).remove(TOKEN);
     let set = after.encode();
     let known = |name: &String| ShardItem::ATTRIBUTES.contains(&name.as_str());
     let gone = before.into_iter().flat_map(|item| item.keys()).filter(|name| known(name) && !set.contains_key(*name));
@@ -355,7 +373,8 @@ pub fn plan_import(export: &Export, table: &str, seen: &[SeenShard]) -> std::res
             None => "read it from its start".to_owned(),
         };
         let owner = now.and_then(|now| now.owner.clone());
-        steps.push(Step { arn: shard.arn.clone(), shard: shard.shard.clone(), owner, after: shard.item.clone(), text });
+        let (ended, after) = (now.is_some_and(has_ended), Some(shard.item.clone()));
+        steps.push(Step { arn: shard.arn.clone(), shard: shard.shard.clone(), owner, ended, after, text });
     }
     Ok(steps)
 }

@@ -111,7 +111,8 @@ pub struct ChangeStreamOptions {
     #[serde(with = "units::duration", default = "default_drain")]
     #[schemars(with = "String")]
     pub drain: Duration,
-    /// A shard that has lag and makes no progress for so long is reported as stuck, with the reason. Default 1 minute.
+    /// A shard that has lag and makes no progress for so long, or that nobody reads though somebody should, is reported as
+    /// stuck, with the reason. Default 1 minute.
     #[serde(with = "units::duration", default = "default_stuck_after")]
     #[schemars(with = "String")]
     pub stuck_after: Duration,

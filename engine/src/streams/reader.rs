@@ -257,11 +257,11 @@ impl Reader {
     }
 
     fn lost(&self, gap: &Gap, what: &str) {
-        events::TrimmedGap { table: self.shared.stream.table(), key: &self.key, gap, what }.emit();
+        events::TrimmedGap { table: &self.shared.options.table, key: &self.key, gap, what }.emit();
     }
 
     fn read(&self, result: ReadResult, records: usize) {
-        events::Read { table: self.shared.stream.table(), key: &self.key, result, records }.emit();
+        events::Read { table: &self.shared.options.table, key: &self.key, result, records }.emit();
     }
 }
 

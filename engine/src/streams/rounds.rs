@@ -19,11 +19,11 @@ use super::{
     assignment::{self, Facts, LeaseFacts, Plan, ShardKey, StreamFacts},
     consumer::{Delivery, Known, Shared},
     events,
-    first_start::{self, FirstStart},
+    first_start::{self, FirstStart, Settled},
     shard::{Left, Taken, read_shard},
     shard_graph::ShardGraph,
     shard_item::{Ending, ShardItem},
-    status::{self, Progress, ShardState},
+    status::{self, Progress, ShardState, Trouble},
 };
 use crate::{
     cloud::{CloudError, ErrorKind, change_stream::ShardId, limits::STREAM_RETENTION_HOURS},
@@ -42,6 +42,10 @@ const RETENTION_SECS: u64 = STREAM_RETENTION_HOURS as u64 * 3600;
 /// So often leases are listed while nobody else could have changed them: this worker is alone and reads every shard.
 const LIST_ALONE: Duration = Duration::from_secs(5);
 
+/// So often it is asked then whether another worker has come: until that is seen it gets no part of the work, though nothing
+/// stands still.
+const LOOK_ROUND: Duration = Duration::from_secs(2);
+
 /// So often the watchdog looks.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -59,11 +63,12 @@ pub(super) struct Work {
     list_streams_at: Instant,
     list_leases_at: Instant,
     workers: BTreeSet<String>,
+    list_workers_at: Instant,
     first_start: FirstStart,
     presence: Option<Lease>,
     free_rounds: BTreeMap<ShardKey, u32>,
     uneven_rounds: u32,
-    resting: BTreeMap<ShardKey, (Instant, String)>,
+    unread: BTreeMap<ShardKey, Unread>,
     stuck: BTreeSet<ShardKey>,
     /// How many quarters of the retention the worst lag amounts to.
     lag_quarter: u64,
@@ -77,6 +82,23 @@ struct Owned {
     task: task::Id,
 }
 
+/// A shard that nobody reads though somebody should; or one that was taken, and of which nothing was read yet.
+struct Unread {
+    since: Instant,
+    /// Why, and until when it rests, if it couldn't be opened.
+    failed: Option<(String, Instant)>,
+}
+
+impl Unread {
+    fn since_now() -> Self {
+        Self { since: Instant::now(), failed: None }
+    }
+
+    fn reason(&self) -> Option<&str> {
+        self.failed.as_ref().map(|(reason, _)| reason.as_str())
+    }
+}
+
 /// One stream of the table.
 struct KnownStream {
     arn: String,
@@ -84,13 +106,21 @@ struct KnownStream {
     list_at: Instant,
     /// The wait after the next listing that leaves something open.
     relist: Duration,
+    /// Why the last listing failed, if it did.
+    failure: Option<String>,
     leases: BTreeMap<ShardId, LeaseFacts>,
 }
 
 impl KnownStream {
     fn new(arn: String) -> Self {
         let graph = ShardGraph::default();
-        Self { arn, graph, list_at: Instant::now(), relist: RELIST, leases: BTreeMap::new() }
+        Self { arn, graph, list_at: Instant::now(), relist: RELIST, failure: None, leases: BTreeMap::new() }
+    }
+
+    /// What can't be found out because listings fail: there may be shards that nobody reads.
+    fn why_unlisted(&self) -> Option<String> {
+        let failure = self.failure.as_ref().filter(|_| self.graph.is_unsettled() || !self.graph.is_known())?;
+        Some(format!("the shards of {} aren't listed: {failure}", self.arn))
     }
 
     /// When to list next: soon, and then less and less soon, while the last listing left something open.
@@ -118,11 +148,12 @@ impl Work {
             list_streams_at: now,
             list_leases_at: now,
             workers: BTreeSet::new(),
+            list_workers_at: now,
             first_start: FirstStart::default(),
             presence: None,
             free_rounds: BTreeMap::new(),
             uneven_rounds: 0,
-            resting: BTreeMap::new(),
+            unread: BTreeMap::new(),
             stuck: BTreeSet::new(),
             lag_quarter: 0,
             watch_at: now,
@@ -143,28 +174,36 @@ impl Work {
 
     pub async fn round(&mut self) {
         self.next_round = Instant::now() + self.shared.options.balance_every;
-        if let Err(error) = self.try_round().await {
-            events::RoundFailed { table: &self.shared.options.table, error: &error.to_string() }.emit();
-        }
+        let unseen = match self.try_round().await {
+            Ok(unsettled) => self.streams.iter().find_map(KnownStream::why_unlisted).or(unsettled),
+            Err(error) => {
+                let error = error.to_string();
+                events::RoundFailed { table: &self.shared.options.table, error: &error }.emit();
+                Some(error)
+            }
+        };
+        self.shared.note_unseen(unseen);
     }
 
-    async fn try_round(&mut self) -> Result<(), CloudError> {
+    /// Returns what has to be settled first, if nothing could be done yet.
+    async fn try_round(&mut self) -> Result<Option<String>, CloudError> {
         let stop = self.stop.clone();
         let listed = tokio::select! {
             biased;
             // Nothing is written meanwhile, so that it may be cut off: a stop waits for no listing.
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => return Ok(None),
             listed = self.list_shards() => listed?,
         };
         let workers = self.see_workers().await?;
-        if !self.first_start.settle(&self.shared, self.streams.iter().map(|s| (s.arn.as_str(), &s.graph))).await? {
-            return Ok(()); // Another worker is at it.
+        let streams = self.streams.iter().map(|s| (s.arn.as_str(), &s.graph));
+        if let Settled::NotYet(reason) = self.first_start.settle(&self.shared, streams).await? {
+            return Ok(Some(reason));
         }
         if listed || workers != self.workers {
             self.list_leases_at = Instant::now();
         }
         if Instant::now() < self.list_leases_at {
-            return Ok(());
+            return Ok(None);
         }
         for stream in &mut self.streams {
             stream.leases = read_leases(&self.shared, &stream.arn).await?;
@@ -174,7 +213,8 @@ impl Work {
         self.note(&plan);
         let is_settled = plan == Plan::default() && self.is_alone();
         self.list_leases_at = Instant::now() + if is_settled { LIST_ALONE } else { Duration::ZERO };
-        self.carry_out(plan).await
+        self.carry_out(plan).await?;
+        Ok(None)
     }
 
     /// Whether there is no other worker, and nothing to read that this one doesn't.
@@ -209,10 +249,19 @@ impl Work {
         }
         for stream in self.streams.iter_mut().filter(|stream| now >= stream.list_at) {
             match self.shared.discovery.list(&stream.arn).await {
-                Ok(listing) => stream.graph.observe(&listing, named(&stream.leases)),
-                // Gone since the streams were listed: the next listing of them knows.
-                Err(error) if error.kind == ErrorKind::NotFound => self.list_streams_at = now,
-                Err(_) => {}
+                Ok(listing) => {
+                    stream.graph.observe(&listing, named(&stream.leases));
+                    stream.failure = None;
+                }
+                Err(error) => {
+                    // Gone since the streams were listed: the next listing of them knows.
+                    if error.kind == ErrorKind::NotFound {
+                        self.list_streams_at = now;
+                    }
+                    let failure = error.to_string();
+                    events::RoundFailed { table: &self.shared.options.table, error: &failure }.emit();
+                    stream.failure = Some(failure);
+                }
             }
             for shard in stream.graph.holes() {
                 events::ShardHole { table: &self.shared.options.table, arn: &stream.arn, shard }.emit();
@@ -241,6 +290,11 @@ impl Work {
         if !self.presence.as_ref().is_some_and(Lease::is_held) {
             self.presence = leases.try_acquire(&scope, &first_start::worker_id(leases.owner())).await?;
         }
+        // Who waits with the next listing of leases was alone at the last.
+        if Instant::now() < self.list_leases_at.min(self.list_workers_at) {
+            return Ok(self.workers.clone());
+        }
+        self.list_workers_at = Instant::now() + LOOK_ROUND;
         let mut workers = BTreeSet::from([leases.owner().to_owned()]);
         for listed in leases.list(&scope).await? {
             match listed.state {
@@ -279,17 +333,16 @@ impl Work {
         self.free_rounds =
             plan.free.iter().map(|key| (key.clone(), self.free_rounds.get(key).map_or(1, |n| n + 1))).collect();
         let mut known = BTreeMap::new();
+        let Self { shared, owned, unread, .. } = self;
         let progress = |key: &ShardKey| {
-            let owned = self.owned.contains_key(key);
-            self.shared.shards().get(key).and_then(|known| known.progress.clone()).filter(|_| owned)
+            let owned = owned.contains_key(key);
+            shared.shards().get(key).and_then(|known| known.progress.clone()).filter(|_| owned)
         };
         for stream in &self.streams {
             let facts = StreamFacts::new(&stream.arn, &stream.graph, &stream.leases);
             for shard in facts.shards() {
                 let key = ShardKey { arn: stream.arn.clone(), shard: shard.clone() };
                 let lease = stream.leases.get(shard);
-                let reason = self.resting.get(&key).map(|(_, reason)| reason.clone());
-                let reason = reason.or_else(|| plan.waiting.get(&key).cloned());
                 let (owner, state) = match lease.map(|lease| &lease.state) {
                     _ if facts.standing(shard) == assignment::Standing::Done => (None, ShardState::Ended),
                     Some(LeaseState::Held { owner, .. }) => (Some(owner.clone()), ShardState::Elsewhere),
@@ -298,26 +351,42 @@ impl Work {
                 };
                 let item = lease.map(|lease| lease.item.clone()).unwrap_or_default();
                 let progress = progress(&key);
-                known.insert(key, Known { owner, state, item, reason, progress });
+                let is_broken = matches!(lease.map(|lease| &lease.state), Some(LeaseState::Unreadable { .. }));
+                let is_unread = match &progress {
+                    Some(progress) => !progress.is_read(),
+                    // Who waits for another shard isn't the one to look at.
+                    None => state == ShardState::Free || state == ShardState::Waiting && is_broken,
+                };
+                if is_unread {
+                    unread.entry(key.clone()).or_insert_with(Unread::since_now);
+                } else {
+                    unread.remove(&key);
+                }
+                let here = unread.get(&key);
+                let reason = here.and_then(Unread::reason).or(plan.waiting.get(&key).map(String::as_str));
+                let (reason, unread_since) = (reason.map(str::to_owned), here.map(|unread| unread.since));
+                known.insert(key, Known { owner, state, item, reason, progress, unread_since });
             }
         }
-        *self.shared.shards() = known;
+        unread.retain(|key, _| known.contains_key(key));
+        *shared.shards() = known;
     }
 
     async fn carry_out(&mut self, plan: Plan) -> Result<(), CloudError> {
         let now = Instant::now();
-        self.resting.retain(|_, (until, _)| *until > now);
         if let Some(owned) = plan.give.as_ref().and_then(|key| self.owned.get_mut(key)) {
             owned.giving = true;
             owned.give_back.cancel();
         }
         for key in plan.take {
-            if !self.stop.is_cancelled() && !self.resting.contains_key(&key) && !self.owned.contains_key(&key) {
+            let failed = self.unread.get(&key).and_then(|unread| unread.failed.as_ref());
+            let rests = failed.is_some_and(|(_, until)| *until > now);
+            if !self.stop.is_cancelled() && !rests && !self.owned.contains_key(&key) {
                 // What is wrong with one shard holds up no other.
                 if let Err(error) = self.take(key.clone()).await {
                     let (table, reason) = (&self.shared.options.table, error.to_string());
                     events::ShardClosed { table, key: &key, how: "failed", checkpoint: None, reason: &reason }.emit();
-                    self.resting.insert(key, (Instant::now() + REST, reason));
+                    self.rest(key, reason);
                 }
             }
         }
@@ -342,10 +411,14 @@ impl Work {
             lease.is_some_and(|lease| lease.item.ended == Some(Ending::Read))
         };
         let continues = parent.iter().chain(&item.parents).any(was_read);
-        let progress = Arc::new(Progress::new(item.checkpoint.clone()));
+        let before = self.unread.entry(key.clone()).or_insert_with(Unread::since_now);
+        let progress = Arc::new(Progress::new(item.checkpoint.clone(), before.since));
+        // Until a read has proved the opposite, what was wrong still is.
+        progress.set_trouble(Trouble::Reading, before.reason().map(str::to_owned));
+        let unread_since = Some(before.since);
         let owner = Some(self.shared.leases.owner().to_owned());
-        let known =
-            Known { owner, state: ShardState::Reading, item, reason: None, progress: Some(Arc::clone(&progress)) };
+        let (state, reading) = (ShardState::Reading, Some(Arc::clone(&progress)));
+        let known = Known { owner, state, item, reason: None, progress: reading, unread_since };
         self.shared.shards().insert(key.clone(), known);
         let give_back = self.stop.child_token();
         let lease = Arc::new(lease);
@@ -361,7 +434,7 @@ impl Work {
         self.list_leases_at = Instant::now();
         match left {
             Ok((key, left)) => {
-                self.forget(&key);
+                self.forget(&key, if let Left::Ended(_) = left { ShardState::Ended } else { ShardState::Free });
                 match left {
                     Left::Ended(children) => {
                         if let Some(stream) = self.streams.iter_mut().find(|stream| stream.arn == key.arn) {
@@ -372,9 +445,7 @@ impl Work {
                         self.next_round = Instant::now();
                     }
                     Left::Open => {}
-                    Left::Failed(reason) => {
-                        self.resting.insert(key, (Instant::now() + REST, reason));
-                    }
+                    Left::Failed(reason) => self.rest(key, reason),
                 }
             }
             Err(error) => {
@@ -391,17 +462,25 @@ impl Work {
                     reason: &reason,
                 }
                 .emit();
-                self.forget(&key);
-                self.resting.insert(key, (Instant::now() + REST, reason));
+                self.forget(&key, ShardState::Free);
+                self.rest(key, reason);
             }
         }
     }
 
-    fn forget(&mut self, key: &ShardKey) {
+    /// Lets a shard that couldn't be opened alone for a while.
+    fn rest(&mut self, key: ShardKey, reason: String) {
+        let unread = self.unread.entry(key).or_insert_with(Unread::since_now);
+        unread.failed = Some((reason, Instant::now() + REST));
+    }
+
+    fn forget(&mut self, key: &ShardKey, state: ShardState) {
         self.owned.remove(key);
         self.shared.readers.store(self.owned.len(), Ordering::Relaxed);
         if let Some(known) = self.shared.shards().get_mut(key) {
-            (known.owner, known.state, known.progress) = (None, ShardState::Free, None);
+            (known.owner, known.state, known.progress) = (None, state, None);
+            let since = self.unread.get(key).map_or_else(Instant::now, |unread| unread.since);
+            known.unread_since = (state == ShardState::Free).then_some(since);
         }
     }
 
@@ -449,6 +528,7 @@ impl Work {
             self.on_left(left);
         }
         self.shared.shards().clear();
+        self.shared.note_unseen(None);
     }
 }
 

@@ -18,7 +18,8 @@ const OPENED_SECS: &str = "opened_secs";
 const KNOWN_SECS: &str = "known_secs";
 const PARENTS: &str = "parents";
 const CHILDREN: &str = "children";
-const ENDED: &str = "ended";
+/// Why nobody needs to read it any more.
+pub const ENDED: &str = "ended";
 const GAP: &str = "gap";
 
 /// A shard's place in its life, as its lease item has it.

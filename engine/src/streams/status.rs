@@ -10,6 +10,9 @@ use tokio::time::Instant;
 
 use crate::cloud::change_stream::{SequenceNumber, ShardId};
 
+/// In place of a shard: all of a table's, because they can't be looked at.
+pub const ALL_SHARDS: &str = "*";
+
 /// One shard, as this worker sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ShardStatus {
@@ -17,7 +20,7 @@ pub struct ShardStatus {
     pub table: String,
     /// The stream's ARN.
     pub arn: String,
-    /// The shard.
+    /// The shard; or [`ALL_SHARDS`], without an ARN.
     pub shard: ShardId,
     /// Who holds its lease, if anyone does.
     pub owner: Option<String>,
@@ -25,7 +28,7 @@ pub struct ShardStatus {
     pub state: ShardState,
     /// The last sequence number whose effects, and those of all before it, are durable.
     pub checkpoint: Option<SequenceNumber>,
-    /// How far behind it is; known to its reader only.
+    /// How far behind it is, as its reader knows; of one that nobody reads though somebody should, for how long.
     pub lag_secs: Option<u64>,
     /// About how many changes behind: those in flight, and an estimate of those that aren't read yet, by the rate at which
     /// they arrived of late. Known to its reader only.
@@ -48,7 +51,7 @@ pub enum ShardState {
     Free,
     /// This worker reads it.
     Reading,
-    /// This worker reads it, and it has lag and doesn't move.
+    /// It doesn't move: this worker reads it, and it has lag; or nobody does, and somebody should.
     Stuck,
     /// This worker gives it back as soon as what it handed on is answered.
     Draining,
@@ -122,10 +125,12 @@ struct State {
     arrivals_per_sec: f64,
     moved_at: Instant,
     troubles: [Option<String>; 3],
+    reported: bool,
 }
 
 impl Progress {
-    pub fn new(checkpoint: Option<SequenceNumber>) -> Self {
+    /// Of a shard that nobody has read since `still_since`.
+    pub fn new(checkpoint: Option<SequenceNumber>, still_since: Instant) -> Self {
         Self(Mutex::new(State {
             state: ShardState::Reading,
             checkpoint,
@@ -133,9 +138,16 @@ impl Progress {
             in_flight: 0,
             full: false,
             arrivals_per_sec: 0.0,
-            moved_at: Instant::now(),
+            moved_at: still_since,
             troubles: [const { None }; 3],
+            reported: false,
         }))
+    }
+
+    /// Whether it was opened, and its last read brought something or told that there is nothing.
+    pub fn is_read(&self) -> bool {
+        let state = self.state();
+        state.reported && state.troubles[Trouble::Reading as usize].is_none()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -148,7 +160,9 @@ impl Progress {
 
     pub fn report(&self, report: &Report<'_>) {
         let mut state = self.state();
-        let idle = report.behind_secs.is_none() && report.in_flight == 0 && report.state != ShardState::Stopped;
+        // Who can't read doesn't know whether there is something to do.
+        let is_read = report.state != ShardState::Stopped && state.troubles[Trouble::Reading as usize].is_none();
+        let idle = report.behind_secs.is_none() && report.in_flight == 0 && is_read;
         let moved = state.checkpoint.as_ref() != report.frontier;
         if idle || moved {
             state.moved_at = Instant::now();
@@ -157,14 +171,16 @@ impl Progress {
             state.checkpoint = report.frontier.cloned();
         }
         (state.state, state.behind_secs, state.in_flight) = (report.state, report.behind_secs, report.in_flight);
-        (state.full, state.arrivals_per_sec) = (report.full, report.arrivals_per_sec);
+        (state.full, state.arrivals_per_sec, state.reported) = (report.full, report.arrivals_per_sec, true);
     }
 
     /// Fills in what only the reader knows.
     pub fn describe(&self, status: &mut ShardStatus, now_secs: i64, stuck_after: Duration) {
         let state = self.state().clone();
         let still_for = state.moved_at.elapsed();
-        let lag = state.behind_secs.map_or(0, |behind| u64::try_from(now_secs.saturating_sub(behind)).unwrap_or(0));
+        let unread_secs = state.troubles[Trouble::Reading as usize].as_ref().map_or(0, |_| still_for.as_secs());
+        let lag =
+            state.behind_secs.map_or(unread_secs, |behind| u64::try_from(now_secs.saturating_sub(behind)).unwrap_or(0));
         let busy = state.behind_secs.is_some() || state.in_flight > 0;
         let trouble = state.troubles.iter().flatten().next().cloned();
         status.state = state.state;
@@ -179,6 +195,35 @@ impl Progress {
         if state.state == ShardState::Reading && still_for >= stuck_after && (busy || trouble.is_some()) {
             status.state = ShardState::Stuck;
             status.reason = Some(why_stuck(trouble, state.in_flight, state.full, still_for));
+        }
+    }
+}
+
+impl ShardStatus {
+    /// Fills in what is known of a shard that nobody reads though somebody should.
+    pub(super) fn unread(&mut self, still_for: Duration, stuck_after: Duration) {
+        self.lag_secs = Some(still_for.as_secs());
+        if still_for >= stuck_after {
+            let reason = self.reason.take().unwrap_or_else(|| "no worker has taken it".to_owned());
+            self.state = ShardState::Stuck;
+            self.reason = Some(format!("nobody has read it for {} s: {reason}", still_for.as_secs()));
+        }
+    }
+
+    /// All shards of a table, when they couldn't be looked at for so long.
+    pub(super) fn unseen(table: &str, still_for: Duration, reason: &str) -> Self {
+        Self {
+            table: table.to_owned(),
+            arn: String::new(),
+            shard: ShardId(ALL_SHARDS.to_owned()),
+            owner: None,
+            state: ShardState::Stuck,
+            checkpoint: None,
+            lag_secs: None,
+            lag_records: None,
+            in_flight_records: 0,
+            still_for_secs: None,
+            reason: Some(format!("shards and leases couldn't be looked at for {} s: {reason}", still_for.as_secs())),
         }
     }
 }
@@ -245,7 +290,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn f32_a_shard_with_lag_that_does_not_move_says_why() {
         let after = Duration::from_secs(60);
-        let progress = Progress::new(None);
+        let progress = Progress::new(None, Instant::now());
         let look = || {
             let mut status = status();
             progress.describe(&mut status, 1_000, after);
@@ -269,5 +314,25 @@ mod tests {
         tokio::time::advance(Duration::from_secs(600)).await;
         progress.report(&report(Some(&seven), None, 0));
         assert_eq!((look().state, look().lag_secs, look().reason), (ShardState::Reading, Some(0), None), "it is idle");
+
+        // A shard whose every read fails has no lag that anybody knows of.
+        progress.set_trouble(Trouble::Reading, Some("access denied".into()));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        progress.report(&report(Some(&seven), None, 0));
+        assert_eq!((look().state, look().lag_secs), (ShardState::Stuck, Some(60)));
+        assert!(look().reason.unwrap().contains("access denied"));
+    }
+
+    /// A shard that no worker gets to read would have been called free and without lag, until its changes are gone.
+    #[test]
+    fn f32_f37_a_shard_that_nobody_reads_is_behind_and_in_the_end_stuck() {
+        let look = |secs: u64, reason: Option<&str>| {
+            let mut status = ShardStatus { state: ShardState::Free, reason: reason.map(str::to_owned), ..status() };
+            status.unread(Duration::from_secs(secs), Duration::from_secs(60));
+            status
+        };
+        assert_eq!((look(59, None).state, look(59, None).lag_secs), (ShardState::Free, Some(59)));
+        assert_eq!((look(60, None).state, look(60, None).lag_secs), (ShardState::Stuck, Some(60)));
+        assert_eq!(look(60, Some("denied")).reason.unwrap(), "nobody has read it for 60 s: denied");
     }
 }

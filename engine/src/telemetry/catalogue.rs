@@ -153,14 +153,15 @@ pub const METRICS: &[Metric] = &[
     Metric::gauge(
         "penstock_stream_lag_seconds",
         &["table"],
-        "Age of the oldest change that isn't done, of the worst shard here.",
+        "Age of the oldest change that isn't done, of the worst shard here; for one that nobody reads though somebody should, \
+         for how long.",
     )
     .in_unit(MetricUnit::Seconds)
     .for_cloudwatch(),
     Metric::gauge(
         "penstock_stream_shard_lag_seconds",
         &["table", "shard"],
-        "The same for each shard that this process reads.",
+        "The same for each shard that this process reads, or nobody; 0 once another does.",
     )
     .in_unit(MetricUnit::Seconds),
     Metric::gauge(

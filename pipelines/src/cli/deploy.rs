@@ -130,6 +130,11 @@ fn costs(load: &Load) -> Vec<Cost> {
     let reads = files * 4.0 + HOURS * 60.0 * 20.0;
     // Four reads a second of one shard for each of two tasks while a deployment lasts, else of one.
     let stream_reads = HOURS * 3600.0 * 4.0;
+    // By the defaults, one worker on a table of one shard: its lease and the one that shows that it is there are renewed each
+    // 3.3 s, leases are listed each 5 s and workers each 2 s; and each change of a file makes a checkpoint due, once a second.
+    let renewals = HOURS * 3600.0 * 0.3 * 2.0;
+    let checkpoints = (files * 3.0).min(HOURS * 3600.0);
+    let listings = HOURS * 3600.0 * (1.0 / 5.0 + 1.0 / 2.0);
     let polls = HOURS * 3600.0 / 20.0 * 2.0;
     let queue = files * 0.4 + manifests * 4.0 + polls;
     let worker_hours = (gb * 1000.0 / load.worker_mb_per_sec / 3600.0).max(HOURS);
@@ -146,6 +151,16 @@ fn costs(load: &Load) -> Vec<Cost> {
                 "{:.1} M write units (8 a file, 12 a manifest), {:.1} M read units",
                 millions(writes),
                 millions(reads)
+            ),
+        ),
+        cost(
+            "DynamoDB leases",
+            millions(renewals + checkpoints) * price::WRITE_UNITS_M + millions(listings) * price::READ_UNITS_M,
+            format!(
+                "one engine task, one shard: {:.1} M renewals, {:.1} M checkpoints, {:.1} M listings of a read unit",
+                millions(renewals),
+                millions(checkpoints),
+                millions(listings)
             ),
         ),
         cost(
@@ -218,7 +233,7 @@ fn estimate(load: &Load, out: &mut dyn Write) -> anyhow::Result<()> {
     writeln!(
         out,
         "\nAssumed: us-east-1, list prices of 2026, on demand, no free tier; gateway endpoints for S3 and DynamoDB, so that no\n\
-         NAT gateway carries the data; items below 1 KB; no retries, no rejects, no point-in-time recovery, no taxes."
+         NAT gateway carries the data; items below 1 KB; one engine task but for deployments; no retries, no rejects, no point-in-time recovery, no taxes."
     )?;
     Ok(())
 }
@@ -284,5 +299,9 @@ mod tests {
         assert_eq!(usd(&one, "Fargate workers"), usd(&load(1.0), "Fargate workers"), "one worker is always there");
         // 3.04 M files of 8 units and 15,200 manifests of 12, at 0.625 USD a million, and little for reads.
         assert!((15.0..18.0).contains(&usd(&one, "DynamoDB")), "{}", usd(&one, "DynamoDB"));
+        // An idle table: 1.58 M renewals and 1.84 M listings; at most 2.63 M checkpoints more.
+        let leases = |files_per_day| usd(&load(files_per_day), "DynamoDB leases");
+        assert!((leases(0.0) - 1.22).abs() < 0.01, "{}", leases(0.0));
+        assert!((leases(1e6) - leases(0.0) - 1.64).abs() < 0.01, "{}", leases(1e6));
     }
 }

@@ -273,6 +273,13 @@ fn tell(stepped: Stepped, exit: Exit, out: &mut dyn Write) -> anyhow::Result<Exi
             write!(out, " - not done: its holder was renewing it again and again; try again")?;
             Ok(Exit::Troubled)
         }
+        Stepped::Ended => {
+            write!(
+                out,
+                " - not done: it has been read to its end meanwhile; look at what is left to do, and try again"
+            )?;
+            Ok(Exit::Troubled)
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! that [`Naming`] gives them, and a [preflight](AwsCloud::preflight) compares them with what the pipeline declares.
 //! URLs and ARNs are read back from AWS, not built.
 
+mod account;
 mod config;
 mod error;
 mod event_bus;
@@ -17,14 +18,14 @@ mod stream;
 mod table;
 mod verified;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
-use aws_sdk_sqs::types::QueueAttributeName;
 use tokio::sync::Mutex;
 
 pub use self::{
+    account::AwsAccount,
     config::AwsOptions,
     preflight::{Finding, Needs, Severity},
 };
@@ -150,17 +151,7 @@ impl AwsCloud {
         if let Some(queue) = queues.get(name) {
             return Ok(Arc::clone(queue));
         }
-        let (client, target) = (self.clients.queue.clone(), self.queue_target(name));
-        let found = target.ask("sqs:GetQueueUrl", client.get_queue_url().queue_name(&target.name).send()).await?;
-        let lacking = |what: &str| CloudError::new(ErrorKind::Unavailable, target.operation("sqs:GetQueueUrl"), what);
-        let url = found.queue_url.ok_or_else(|| lacking("the answer has no URL"))?;
-        let request =
-            client.get_queue_attributes().queue_url(&url).attribute_names(QueueAttributeName::VisibilityTimeout);
-        let found = target.ask("sqs:GetQueueAttributes", request.send()).await?;
-        let visibility = found.attributes().and_then(|all| all.get(&QueueAttributeName::VisibilityTimeout));
-        let visibility = visibility.and_then(|text| text.parse().ok()).map(Duration::from_secs);
-        let visibility = visibility.ok_or_else(|| lacking("the answer has no visibility timeout"))?;
-        let queue = Arc::new(AwsQueue { client, target, url, visibility });
+        let queue = Arc::new(queue::find(self.clients.queue.clone(), self.queue_target(name)).await?);
         queues.insert(name.to_owned(), Arc::clone(&queue));
         Ok(queue)
     }

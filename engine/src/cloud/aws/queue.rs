@@ -32,6 +32,20 @@ const RECEIVE: &str = "sqs:ReceiveMessage";
 const DELETE: &str = "sqs:DeleteMessage";
 const HIDE: &str = "sqs:ChangeMessageVisibility";
 const LOOK: &str = "sqs:GetQueueAttributes";
+const FIND: &str = "sqs:GetQueueUrl";
+
+/// Finds the queue of that name.
+pub(super) async fn find(client: Client, target: Target) -> Result<AwsQueue> {
+    let found = target.ask(FIND, client.get_queue_url().queue_name(&target.name).send()).await?;
+    let lacking = |what: &str| CloudError::new(ErrorKind::Unavailable, target.operation(FIND), what);
+    let url = found.queue_url.ok_or_else(|| lacking("the answer has no URL"))?;
+    let request = client.get_queue_attributes().queue_url(&url).attribute_names(Attribute::VisibilityTimeout);
+    let found = target.ask(LOOK, request.send()).await?;
+    let visibility = found.attributes().and_then(|all| all.get(&Attribute::VisibilityTimeout));
+    let visibility = visibility.and_then(|text| text.parse().ok()).map(Duration::from_secs);
+    let visibility = visibility.ok_or_else(|| lacking("the answer has no visibility timeout"))?;
+    Ok(AwsQueue { client, target, url, visibility })
+}
 
 #[async_trait]
 impl Queue for AwsQueue {

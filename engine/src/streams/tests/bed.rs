@@ -15,9 +15,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ack::{Ack, Verdict},
     cloud::change_stream::{Change, ShardId},
+    health::{Facts, Phase, Readiness, readiness},
     leases::{LeaseOptions, Leases},
     simulation::{FakeQueue, FakeStream, FakeTable, Network, value_of},
     streams::{ChangeStreamOptions, Common, Consumer, ShardStatus, shard_item::ShardItem},
+    telemetry::exposition,
     time::Clock,
 };
 
@@ -65,7 +67,11 @@ pub async fn secs(secs: u64) {
 
 impl Bed {
     pub fn new() -> Self {
-        let (stream, table) = (FakeStream::new(), FakeTable::new());
+        Self::of(FakeStream::new())
+    }
+
+    pub fn of(stream: FakeStream) -> Self {
+        let table = FakeTable::new();
         Self { stream, table, queue: FakeQueue::default(), started: Instant::now(), log: Arc::default() }
     }
 
@@ -171,9 +177,26 @@ impl Worker {
         self.consumer.status().into_iter().find(|status| status.shard == *shard).unwrap()
     }
 
+    /// Whether a process that does no more than this is ready, and why not.
+    pub fn readiness(&self) -> Readiness {
+        readiness(&Facts {
+            phase: Phase::Running,
+            operators: BTreeMap::new(),
+            shards: self.consumer.status(),
+            breakers: BTreeMap::new(),
+            now: chrono::DateTime::UNIX_EPOCH,
+        })
+    }
+
     pub fn owned(&self) -> usize {
         self.consumer.status().iter().filter(|status| status.still_for_secs.is_some()).count()
     }
+}
+
+/// The sum of a metric over its labels, in what a recorder shows.
+pub fn metric(shown: &str, name: &str) -> Option<f64> {
+    let samples = exposition::parse(shown).into_iter().filter(|sample| sample.name == name);
+    samples.map(|sample| sample.value).reduce(|all, one| all + one)
 }
 
 /// Keeps acks instead of settling them, until it is opened.

@@ -6,7 +6,10 @@ use super::bed::{Bed, done, options, secs};
 use crate::{
     cloud::{Table, change_stream::ShardId},
     simulation::sequence,
-    streams::operate::{self, ResetTo, SeenShard, Step, Stepped},
+    streams::{
+        operate::{self, ResetTo, SeenShard, Step, Stepped},
+        shard_item::Ending,
+    },
 };
 
 async fn look(bed: &Bed) -> (Arc<dyn Table>, Vec<SeenShard>) {
@@ -134,5 +137,37 @@ async fn releasing_frees_what_is_held_and_says_why_a_shard_waits() {
     let worker = bed.worker("b", options(), done());
     secs(10).await;
     bed.check_order(0..3);
+    worker.stop().await;
+}
+
+/// The checkpoint would have been set back to the one that was looked at, and what came since would have come again; or the end
+/// would have been forgotten, and the whole shard read again.
+#[tokio::test(start_paused = true)]
+async fn i5_releasing_a_shard_that_is_read_on_meanwhile_sets_nothing_back() {
+    let bed = Bed::new();
+    let shard = bed.stream.open_shards().remove(0);
+    bed.put(0..10, 5);
+    let worker = bed.worker("a", options(), done());
+    secs(5).await;
+    let (table, seen) = look(&bed).await;
+    let steps = operate::plan_release(&seen, Some(&shard)).unwrap();
+    let reset = operate::plan_reset(&seen, Some(&shard), &ResetTo::TrimHorizon, 0).unwrap();
+    bed.put(10..20, 5);
+    secs(5).await;
+    carry_out(&*table, steps.clone()).await;
+    assert_eq!(bed.item(&shard).unwrap().checkpoint, Some(sequence(120)));
+    secs(20).await;
+    assert_eq!(worker.owned(), 1, "it is taken anew");
+
+    let child = bed.stream.split(&shard, 1).remove(0);
+    secs(5).await;
+    carry_out(&*table, steps).await;
+    let ended = bed.item(&shard).unwrap();
+    assert_eq!((ended.ended, ended.children), (Some(Ending::Read), vec![child]));
+    assert_eq!(operate::carry_out(&*table, &reset[0]).await.unwrap(), Stepped::Ended);
+    assert_eq!(bed.item(&shard).unwrap().ended, Some(Ending::Read), "that would have read it twice");
+    bed.put(20..30, 5);
+    secs(5).await;
+    assert_eq!(bed.values(), (0..30).collect::<Vec<_>>(), "nothing twice");
     worker.stop().await;
 }

@@ -1,15 +1,17 @@
 //! Failures of reading: expired iterators, trimmed data, shards that are gone, throttles, idleness.
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::time::Instant;
 
 use super::bed::{Bed, Gate, Worker, done, options, secs};
 use crate::{
     cloud::ErrorKind,
-    simulation::sequence,
+    simulation::{FakeStream, sequence},
     streams::{
         ChangeStreamOptions, OnTrimmed, ShardState,
         shard_item::{Ending, ShardItem},
     },
+    telemetry::exposition,
 };
 
 /// Changes would have been skipped or repeated after each pause of more than 15 minutes.
@@ -217,4 +219,30 @@ async fn f16_f34_an_empty_page_is_not_the_end_and_a_shard_at_its_end_has_no_lag(
     let status = worker.status(&shard);
     assert_eq!((status.lag_secs, status.lag_records, status.reason), (Some(0), Some(0), None));
     worker.stop().await;
+}
+
+/// A dashboard of one table would have lacked half of its metrics on AWS, where a table's own name is longer than the pipeline's.
+#[tokio::test(start_paused = true)]
+async fn i10_every_metric_names_the_table_as_the_pipeline_does() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let bed = Bed::of(FakeStream::of("pipeline-t-dev"));
+    let shard = bed.stream.open_shards().remove(0);
+    bed.put(0..10, 5);
+    let worker = bed.worker("a", options(), done());
+    secs(3).await;
+    worker.stop().await;
+    bed.put(10..30, 5);
+    bed.stream.trim(&shard, 20);
+    let worker = bed.worker("a", options(), done());
+    secs(3).await;
+    worker.stop().await;
+    let samples = exposition::parse(&recorder.handle().render());
+    for name in ["reads", "records", "describes", "trimmed_gaps"] {
+        let name = format!("penstock_stream_{name}_total");
+        assert!(samples.iter().any(|sample| sample.name == name), "{name} isn't there");
+    }
+    for sample in samples.iter().filter(|sample| sample.labels.contains_key("table")) {
+        assert_eq!(sample.labels["table"], "t", "{}", sample.name);
+    }
 }

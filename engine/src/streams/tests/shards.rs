@@ -1,6 +1,8 @@
 //! Failures of the shard graph: ends, children, late listings, first starts, new streams.
 
-use super::bed::{Bed, Gate, done, options, secs};
+use metrics_exporter_prometheus::PrometheusBuilder;
+
+use super::bed::{Bed, Gate, done, metric, options, secs};
 use crate::{
     cloud::ErrorKind,
     simulation::sequence,
@@ -198,6 +200,8 @@ async fn f10_the_older_stream_of_a_table_is_drained_before_the_newer_one() {
 #[tokio::test(start_paused = true)]
 async fn f10_f12_a_stream_that_went_before_it_was_read_is_a_gap() {
     for (policy, expected) in [(OnTrimmed::Stop, 10), (OnTrimmed::Reconcile, 20)] {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _recording = metrics::set_default_local_recorder(&recorder);
         let bed = Bed::new();
         let options = ChangeStreamOptions { on_trimmed: policy, ..options() };
         bed.put(0..10, 5);
@@ -210,6 +214,18 @@ async fn f10_f12_a_stream_that_went_before_it_was_read_is_a_gap() {
         let worker = bed.worker("a", options, done());
         secs(30).await;
         assert_eq!(bed.values().len(), expected, "{policy:?}");
+        assert!(worker.readiness().ready, "{policy:?}");
+        secs(60).await;
+        let readiness = worker.readiness();
+        assert_eq!(readiness.ready, policy == OnTrimmed::Reconcile, "{policy:?}");
+        assert_eq!(
+            readiness.reasons.first().is_some_and(|first| first.reason.contains("on_trimmed")),
+            !readiness.ready
+        );
+        let shown = recorder.handle().render();
+        assert_eq!(metric(&shown, "penstock_stream_trimmed_gaps_total"), Some(1.0), "one gap is told once");
+        let lag = metric(&shown, "penstock_stream_lag_seconds").unwrap();
+        assert_eq!(lag >= 60.0, policy == OnTrimmed::Stop, "{lag} s");
         worker.stop().await;
     }
 }

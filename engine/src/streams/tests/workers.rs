@@ -2,10 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::time::{Instant, sleep};
 
-use super::bed::{Bed, LENGTH, done, options, secs};
-use crate::{ack::Verdict, simulation::sequence, streams::ShardState};
+use super::bed::{Bed, Gate, LENGTH, done, metric, options, secs};
+use crate::{
+    ack::Verdict,
+    cloud::ErrorKind,
+    simulation::{Fault, sequence},
+    streams::ShardState,
+};
 
 #[tokio::test(start_paused = true)]
 async fn one_worker_reads_all_changes_once_and_in_order_through_splits_and_rollovers() {
@@ -230,11 +236,84 @@ async fn f32_an_item_that_cannot_be_read_holds_up_no_other_shard_and_is_named() 
     assert_eq!(bed.values().len(), readable);
     assert!(worker.status(&shards[0]).reason.unwrap().contains("checkpoint"));
     assert!(worker.status(&shards[1]).reason.unwrap().contains("token"));
+    assert!(worker.readiness().ready, "a person may be at it");
+    secs(60).await;
+    let readiness = worker.readiness();
+    assert_eq!((readiness.ready, readiness.reasons.len()), (false, 2), "{readiness:?}");
+    assert!(readiness.reasons[0].reason.contains("checkpoint"), "{readiness:?}");
+    assert!(worker.status(&shards[0]).lag_secs >= Some(60));
     bed.table.remove(&bed.stream.arn(), &shards[0].0);
     bed.table.remove(&bed.stream.arn(), &shards[1].0);
     secs(10).await;
     bed.check_order(0..100);
+    assert_eq!(worker.readiness().reasons, [], "all are read");
     worker.stop().await;
+}
+
+/// A service that can't take a single shard would have been called ready and without lag, until its changes are gone.
+#[tokio::test(start_paused = true)]
+async fn f32_f37_a_shard_that_cannot_be_taken_is_behind_and_makes_its_worker_unready() {
+    let bed = Bed::new();
+    let shard = bed.stream.open_shards().remove(0);
+    (0..1000).for_each(|_| bed.table.fail_next(&shard.0, Fault::Error));
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let worker = bed.worker("a", options(), done());
+    secs(55).await;
+    assert!(worker.readiness().ready);
+    let lag = || metric(&recorder.handle().render(), "penstock_stream_lag_seconds").unwrap();
+    assert!(lag() >= 50.0, "{} s", lag());
+    secs(10).await;
+    let status = worker.status(&shard);
+    assert_eq!(status.state, ShardState::Stuck);
+    assert!(status.reason.unwrap().contains("the fake is down"));
+    assert!(!worker.readiness().ready);
+    assert_eq!(metric(&recorder.handle().render(), "penstock_stream_shards_stuck_total"), Some(1.0));
+    worker.stop().await;
+}
+
+/// The same, where nothing is known of any shard: no table of leases, or no listing.
+#[tokio::test(start_paused = true)]
+async fn f32_a_worker_that_cannot_look_at_shards_or_leases_is_not_ready_and_says_why() {
+    for text in ["down", "aren't listed", "streams"] {
+        let bed = Bed::new();
+        match text {
+            "down" => bed.table.set_down(true),
+            "streams" => bed.stream.fail("streams", ErrorKind::Unavailable, 100_000),
+            _ => bed.stream.fail("describe", ErrorKind::Throttled, 100_000),
+        }
+        let worker = bed.worker("a", options(), done());
+        secs(55).await;
+        assert!(worker.readiness().ready, "{text}");
+        secs(30).await;
+        let readiness = worker.readiness();
+        assert!(!readiness.ready, "{text}");
+        assert!(readiness.reasons[0].reason.contains(text), "{readiness:?}");
+        assert_eq!(readiness.reasons[0].about, "all shards of t");
+        worker.stop().await;
+    }
+}
+
+/// A worker would have been taken out of service because others do the work.
+#[tokio::test(start_paused = true)]
+async fn f32_a_worker_without_shards_is_ready_while_others_read_them_and_their_parents() {
+    let bed = Bed::new();
+    let gate = Gate::default();
+    bed.put(0..10, 5);
+    let a = bed.worker("a", options(), gate.handler());
+    secs(3).await;
+    let b = bed.worker("b", options(), done());
+    let first = bed.stream.open_shards().remove(0);
+    let child = bed.stream.split(&first, 1).remove(0);
+    secs(300).await;
+    assert_eq!((a.owned(), b.owned()), (1, 0));
+    assert_eq!(b.status(&first).state, ShardState::Elsewhere);
+    assert_eq!(b.status(&child).state, ShardState::Waiting);
+    assert_eq!(b.readiness().reasons, []);
+    assert!(!a.readiness().ready, "its reader tells");
+    gate.open();
+    a.stop().await;
+    b.stop().await;
 }
 
 /// A dead worker's shards would have been read by nobody for as long as streams can't be listed.
@@ -282,25 +361,27 @@ async fn f21_when_all_workers_are_replaced_at_once_reading_goes_on_within_a_seco
     }
 }
 
-/// Nobody else could have changed them, so that a table with one worker pays for a tenth of the readings; and a second worker
-/// gets its part as soon as ever.
+/// Nobody else could have changed them, so that a table with one worker pays for a tenth of the readings, and for a quarter of
+/// the looks for other workers; and a second worker gets its part no more than 2 s later.
 #[tokio::test(start_paused = true)]
 async fn who_is_alone_and_reads_everything_seldom_lists_the_leases() {
     let bed = Bed::new();
     let first = bed.stream.open_shards().remove(0);
     bed.stream.split(&first, 4);
     let listings = || bed.table.listings(&bed.stream.arn());
+    let looks = || bed.table.listings("consumers/t");
     let a = bed.worker("a", options(), done());
     secs(10).await;
-    let before = listings();
+    let before = (listings(), looks());
     secs(60).await;
-    let alone = listings() - before;
-    assert!((10..=14).contains(&alone), "{alone} listings a minute");
+    let alone = (listings() - before.0, looks() - before.1);
+    assert!((10..=14).contains(&alone.0), "{} listings a minute", alone.0);
+    assert!((25..=38).contains(&alone.1), "{} looks for other workers a minute", alone.1);
     let before = listings();
     let b = bed.worker("b", options(), done());
     secs(4).await;
     let at_first = listings() - before;
-    assert!(at_first >= 15, "{at_first} listings in the first 4 s");
+    assert!(at_first >= 11, "{at_first} listings in the first 4 s: both list in each round after 2 s at most");
     secs(8).await;
     assert_eq!((a.owned(), b.owned()), (2, 2));
     let before = listings();
