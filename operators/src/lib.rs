@@ -7,6 +7,7 @@ pub mod admit;
 pub mod announce;
 pub mod attempt;
 pub mod convert;
+mod events;
 pub mod fold;
 pub mod general;
 pub mod landing;

@@ -1,4 +1,5 @@
-//! `settle`: when a manifest is done, its files follow it: by its own list. Only if somebody deleted that is a day read.
+//! `settle`: when a manifest is done, its files follow it: by its own list. Only if somebody deleted that does the index
+//! tell who they are. No day is ever read.
 
 mod events;
 
@@ -11,7 +12,7 @@ use object_store::path::Path;
 use penstock_engine::{
     cloud::{
         Bucket, Table,
-        table::{Carried, Condition, Key, Query, Write, carry_out},
+        table::{Carried, Condition, Key, Query, Range, Write, carry_out},
     },
     graph::{Build, Built, Role, Use, UseMode},
     operator::{Context, Kind, Operator, OperatorError, Outputs, Record},
@@ -28,8 +29,8 @@ use crate::{
         protocol::{read_committed_json, read_recorded},
     },
     model::{
-        AttemptReport, Commit, FileResult, FileState, MANIFEST_KEY_PREFIX, ManifestItem, ManifestState, attribute,
-        read_item, shard_of, text,
+        AttemptReport, Commit, FileResult, FileState, MANIFEST_KEY_PREFIX, ManifestItem, ManifestState, SHARDS,
+        STATUS_INDEX, attribute, read_item, shard_of, text,
     },
     record::{entered, read_change},
     spans,
@@ -134,7 +135,8 @@ impl Settler {
         let is_first = matches!(marked, Carried::Applied(_));
         let count = |kind| followed.iter().filter(|followed| followed.how == kind).count() as u64;
         let (completed, failed) = (count(Settled::Completed), count(Settled::Failed));
-        let made = DateTime::parse_from_rfc3339(&manifest.created_at).ok();
+        // Settling again is harmless, but it is no second manifest.
+        let made = DateTime::parse_from_rfc3339(&manifest.created_at).ok().filter(|_| is_first);
         let secs = made.map(|made| (now - made.to_utc()).as_seconds_f64().max(0.0));
         ManifestSettled { manifest, completed, failed, secs }.emit();
         if is_first {
@@ -146,15 +148,14 @@ impl Settler {
 
     /// Moves only these files of a completed or failed manifest, which were left behind although it lists them.
     pub async fn settle_some(&self, manifest: &ManifestItem, file_keys: &HashSet<String>) -> Result<(), OperatorError> {
-        let (run, mut results) = match self.results(manifest).await {
-            Ok(found) => found,
+        let (run, results) = match manifest.status {
             // Whatever became of its JSON, a file of a failed manifest has failed with it.
-            Err(error) if manifest.status == ManifestState::Failed && !error.transient => {
+            ManifestState::Failed => {
                 (manifest.token.clone(), file_keys.iter().map(|key| failed_with(manifest, key.clone())).collect())
             }
-            Err(error) => return Err(error),
+            _ => self.results(manifest).await?,
         };
-        results.retain(|result| file_keys.contains(&result.file_key));
+        let results = results.into_iter().filter(|result| file_keys.contains(&result.file_key));
         for result in results {
             self.settle_file(manifest, run.clone(), result).await?;
         }
@@ -179,22 +180,28 @@ impl Settler {
         Ok((manifest.token.clone(), members.into_iter().map(|file_key| failed_with(manifest, file_key)).collect()))
     }
 
-    /// The files that are claimed for a manifest, by a consistent reading of its whole date.
+    /// The files that are claimed for a manifest, by the index. It is stale: of what it shows the settling write asks the
+    /// table itself, and what it doesn't show yet the sweep finds by its claim, though the manifest is marked as settled by then.
     async fn claimed(&self, manifest: &ManifestItem) -> Result<Vec<String>, OperatorError> {
         SettledWithoutJson { manifest }.emit();
-        let (mut query, mut claimed) = (Query::partition(&manifest.date_prefix).strong(), Vec::new());
-        loop {
-            let page = self.table.query(&query).await?;
-            let mine = page.items.iter().filter(|item| {
-                text(item, attribute::MANIFEST_PATH) == Some(&manifest.manifest_path)
-                    && text(item, attribute::STATUS).and_then(FileState::parse) == Some(FileState::Manifested)
-            });
-            claimed.extend(mine.filter_map(|item| text(item, attribute::FILE_KEY).map(str::to_owned)));
-            match page.next {
-                Some(next) => query.start = Some(next),
-                None => return Ok(claimed),
+        let mut claimed = Vec::new();
+        for shard in 0..SHARDS {
+            let mut query = Query::index(STATUS_INDEX, FileState::Manifested.status(shard))
+                .range(Range::Equals(manifest.date_prefix.clone()));
+            loop {
+                let page = self.table.query(&query).await?;
+                let mine = page
+                    .items
+                    .iter()
+                    .filter(|item| text(item, attribute::MANIFEST_PATH) == Some(&manifest.manifest_path));
+                claimed.extend(mine.filter_map(|item| text(item, attribute::FILE_KEY).map(str::to_owned)));
+                match page.next {
+                    Some(next) => query.start = Some(next),
+                    None => break,
+                }
             }
         }
+        Ok(claimed)
     }
 
     async fn settle_file(

@@ -32,7 +32,7 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(
         "penstock_unreadable_items_total",
         &[],
-        "Items that a reading of the index showed as pending files and that are none; each reading counts them again.",
+        "Items that a reading of the index showed and that can't be read; each reading counts them again.",
     ),
     Metric::counter(
         "penstock_flushes_total",
@@ -125,7 +125,16 @@ pub const METRICS: &[Metric] = &[
         "Half-made manifests that couldn't be finished yet; tried again.",
     ),
     Metric::counter("penstock_sweeps_total", &[], "Sweeps of the table and the input bucket."),
-    Metric::counter("penstock_swept_objects_total", &[], "Objects that a sweep found and no notification had told of."),
+    Metric::counter(
+        "penstock_listed_objects_total",
+        &["outcome"],
+        "Objects that a listing of the input bucket looked up: known, missed (no item knows it), gone, failed.",
+    ),
+    Metric::counter(
+        "penstock_swept_objects_total",
+        &[],
+        "Objects that a listing found and that became files: no notification had told of them.",
+    ),
     // Operators of any pipeline.
     Metric::counter(
         "penstock_records_filtered_total",

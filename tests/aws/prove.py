@@ -130,6 +130,7 @@ class Proof:
             # Events should wake the workers, not their own looks.
             "PENSTOCK_LOOK_EVERY": "30s",
             "PENSTOCK_SWEEP_EVERY": "5s",
+            "PENSTOCK_SWEEP_LIST_EVERY": "5s",
             "PENSTOCK_SWEEP_GRACE": "20s",
         }
         text = (ROOT / "pipelines" / "ndjson-parquet.yaml").read_text()

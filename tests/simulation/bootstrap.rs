@@ -21,7 +21,8 @@ use penstock_engine::{
 };
 use penstock_operators::model::{FileState, SHARDS, shard_of, text};
 use penstock_tests::simulation::{
-    Tamper, World,
+    PREFIX, Tamper, World,
+    ledger::Lines,
     witness::{TRACKING, number},
 };
 use serde_json::{Value, json};
@@ -44,6 +45,8 @@ struct Length {
 #[derive(Default)]
 struct Seen {
     rows: AtomicUsize,
+    /// How long each iterator takes to come.
+    iterator_takes: Duration,
     /// Changes that the stream has given, in all; and when the reading began and ended.
     changes: AtomicUsize,
     changes_at_first: AtomicUsize,
@@ -166,6 +169,7 @@ impl ChangeStream for Counted {
     }
 
     async fn iterator(&self, arn: &str, shard: &ShardId, start: &IteratorStart) -> Result<ShardIterator> {
+        tokio::time::sleep(self.seen.iterator_takes).await;
         self.inner.iterator(arn, shard, start).await
     }
 
@@ -240,5 +244,34 @@ fn i9_it_is_their_bound_that_keeps_changes_in_the_stream_while_the_index_is_read
         let (seen, _) = bootstrap(10 * CHANGES, Length { rows: 200, page: 20 }).await;
         let held = seen.changes_at_last.load(Relaxed) - seen.changes_at_first.load(Relaxed);
         assert!(held > 5 * IN_FLIGHT, "without a bound only {held} changes were held: the test shows nothing");
+    });
+}
+
+/// The index shows nothing yet when the fold begins, and the stream, read from its latest record on, never tells of what
+/// lands before it stands.
+#[test]
+fn i8_what_lands_before_the_iterators_stand_is_found_by_a_reading_behind_them() {
+    simulate(async {
+        let seen = Arc::new(Seen { iterator_takes: Duration::from_secs(10), ..Seen::default() });
+        let tamper: Tamper = Arc::new(move |operator: &str, inner: Arc<dyn Cloud>, _: &_| -> Arc<dyn Cloud> {
+            if operator != "change_stream" {
+                return inner;
+            }
+            let length = Length { rows: 0, page: 1 };
+            Arc::new(Watched { inner, of_fold: false, length, seen: Arc::clone(&seen) })
+        });
+        let options = [
+            ("tracking_changes", "start", json!("latest")),
+            ("fold", "reconcile", json!("1h")),
+            ("sweep", "every", json!("1h")),
+        ];
+        let mut world = World::new(1, None, &options).tampered(tamper);
+        world.start("engine", TimeDelta::zero(), None).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        world.land(&format!("{PREFIX}2026-02-01/a.ndjson"), &Lines::Some(1, 0), &[Duration::ZERO]);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let command = Command { name: "pending".to_owned(), arguments: json!({}) };
+        let pending = world.processes()[0].command("fold", command).await.unwrap();
+        assert_eq!(pending["2026-02-01"]["files"], 1, "{pending}");
     });
 }

@@ -389,6 +389,45 @@ fn defect_14_one_bad_or_missing_object_fails_alone() {
     });
 }
 
+/// Anybody may send a notification.
+#[test]
+fn defect_14_a_file_of_another_bucket_fails_alone() {
+    simulate(async {
+        let mut world = started(&[]).await;
+        for name in ["strange.ndjson", "strange.csv"] {
+            let object = json!({ "key": key(name), "size": 9, "eTag": "e", "sequencer": "01" });
+            let body = json!({ "Records": [{
+                "eventName": "ObjectCreated:Put", "s3": { "bucket": { "name": "somebodys" }, "object": object },
+            }]});
+            world.cloud().memory_queue("file-events").push(body.to_string(), Duration::ZERO);
+        }
+        // A release before this one took such a file for its own.
+        let taken = FileItem { date_prefix: "2026-02-01".to_owned(), ..pending("taken.ndjson") };
+        world.cloud().memory_table(TRACKING).write(&put(&taken)).await.unwrap();
+        // And the own object of the same name lands all the same.
+        for name in ["strange.ndjson", "good.ndjson"] {
+            world.land(&key(name), &Lines::Some(2, 0), &NOW);
+        }
+        tokio::time::sleep(SECOND * 180).await;
+        let reason = |path: &str, state| {
+            let all = world.shared.all_files();
+            let file = all.iter().find(|file| file.file_path == path).unwrap();
+            assert_eq!(file.state(), Some(state), "{file:?}");
+            file.error_message.clone().unwrap_or_default()
+        };
+        for name in ["strange.ndjson", "strange.csv"] {
+            let why = reason(&format!("s3://somebodys/{}", key(name)), FileState::Quarantined);
+            assert!(why.contains("another bucket: it is in somebodys"), "{why}");
+        }
+        assert!(reason("s3://b/taken.ndjson", FileState::Failed).starts_with("other_bucket: "));
+        for name in ["strange.ndjson", "good.ndjson"] {
+            assert_eq!(file(&world, name).state(), Some(FileState::Completed), "{name}");
+        }
+        assert_eq!(world.cloud().memory_queue("dlq").len(), 0);
+        assert!(world.cloud().memory_bucket("quarantine").objects().is_empty(), "nothing of theirs is read");
+    });
+}
+
 #[test]
 fn defect_17_a_quarantined_file_leaves_a_record_and_a_copy_with_the_reason() {
     simulate(async {

@@ -268,16 +268,18 @@ fn i4_restarts_that_come_sooner_than_a_file_is_due_keep_no_file_waiting() {
 fn one_manifest_that_cannot_be_finished_keeps_no_other_waiting() {
     simulate(async {
         let mut world = World::new(7, None, &[]);
-        // Somebody wrote an item that no release can read, and one whose JSON is none.
+        // Somebody wrote items that no release can read, and one whose JSON is none.
         let table = world.cloud().memory_table(TRACKING).clone();
-        for (name, time) in [("bad", "yesterday"), ("worse", "2026-02-01T00:00:00.000Z")] {
+        for (name, status) in
+            [("bad", "assembling"), ("worse", "assembling"), ("bad-pending", "pending"), ("bad-work", "processing")]
+        {
             let key = Key::new("2026-02-01", format!("MANIFEST#{name}.json"));
             let mut write = Write::put(key, Default::default(), Condition::absent("file_key"))
-                .set("status", "assembling")
+                .set("status", status)
                 .set_number("schema_version", 1)
                 .set("manifest_path", format!("s3://x/manifests/2026-02-01/{name}.json"))
-                .set("created_at", time);
-            if name == "bad" {
+                .set("created_at", "2026-02-01T00:00:00.000Z");
+            if name != "worse" {
                 write = write.set("attempt", "no number");
             }
             table.write(&write).await.unwrap();
@@ -291,5 +293,42 @@ fn one_manifest_that_cannot_be_finished_keeps_no_other_waiting() {
         world.land(&format!("{PREFIX}2026-02-02/b.ndjson"), &Lines::Some(3, 0), &[]);
         tokio::time::sleep(SECOND * 600).await;
         assert_eq!(states(&world), [FileState::Completed; 2]);
+        // And one whose manifest a worker finds only by its own look into the index.
+        world.shared.faults.lock().unwrap().bus_is_down = true;
+        world.land(&format!("{PREFIX}2026-02-03/c.ndjson"), &Lines::Some(3, 0), &NOW);
+        tokio::time::sleep(SECOND * 600).await;
+        assert_eq!(states(&world), [FileState::Completed; 3]);
+    });
+}
+
+#[test]
+fn a_request_to_flush_that_cannot_be_read_keeps_no_flush_waiting() {
+    simulate(async {
+        // No change comes to help: only a tick closes a manifest by age.
+        let mut world = World::new(7, None, &[("sweep", "every", json!("1h"))]);
+        let request = Key::new("FLUSH", "2026-02-01");
+        let request = Write::put(request, Default::default(), Condition::absent("file_key")).set("status", "requested");
+        world.cloud().memory_table(TRACKING).write(&request).await.unwrap();
+        for service in ["engine", "worker"] {
+            world.start(service, TimeDelta::zero(), None).await;
+        }
+        world.land(&format!("{PREFIX}2026-02-01/a.ndjson"), &Lines::Some(3, 0), &NOW);
+        tokio::time::sleep(SECOND * 300).await;
+        assert_eq!(states(&world), [FileState::Completed]);
+    });
+}
+
+#[test]
+fn the_files_of_a_failed_manifest_whose_json_is_gone_fail_with_it_and_no_day_is_read() {
+    simulate(async {
+        let mut world = world_with("convert: begin an attempt", false).await;
+        let item = manifest(&world);
+        let key = format!("manifests/{}/{}.json", item.date_prefix, item.id());
+        world.cloud().memory_bucket("manifest").remove(&key);
+        let manifest = go_on(&mut world).await;
+        assert_eq!(manifest.status, ManifestState::Failed);
+        assert!(manifest.error_message.unwrap().contains("is gone"));
+        assert_eq!(states(&world), [FileState::Failed; 2]);
+        assert_eq!(*world.shared.day_queries.lock().unwrap(), 0);
     });
 }

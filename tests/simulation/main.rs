@@ -6,10 +6,12 @@
 
 mod bootstrap;
 mod contract;
+mod counts;
 mod defects;
 mod gaps;
 mod model;
 mod paused;
 mod reuploads;
+mod sweeping;
 
 use paused::simulate;

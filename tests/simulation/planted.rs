@@ -38,7 +38,7 @@ enum Bug {
     CompleteBeforeRecord,
     OwnRetryIsRefused,
     TtlOnLiveItems,
-    IndexBeforeIterators,
+    IndexShowsNothing,
 }
 
 /// A cloud with a bug in what one type of operator asks of it.
@@ -213,9 +213,9 @@ impl Table for BuggyTable {
     }
 
     async fn query(&self, query: &Query) -> Result<Page> {
-        // The index was read once, when there was nothing, and the stream from later on.
+        // A fold that relies on the stream alone. That the index is read behind iterators is a test of `bootstrap.rs`.
         let is_of_pending = query.index.is_some() && query.partition.starts_with("pending#");
-        if self.bug == Bug::IndexBeforeIterators && self.operator == "fold" && is_of_pending {
+        if self.bug == Bug::IndexShowsNothing && self.operator == "fold" && is_of_pending {
             return Ok(Page { items: Vec::new(), next: None });
         }
         self.inner.query(query).await
@@ -310,7 +310,7 @@ planted_bugs! {
     planted_outputs_completed_before_they_are_recorded: CompleteBeforeRecord, "completed before it is recorded";
     planted_an_own_retry_read_as_refused: OwnRetryIsRefused, "is dropped that is recorded";
     planted_a_ttl_on_live_items: TtlOnLiveItems, "may not set ttl";
-    planted_an_index_read_before_the_iterators_and_never_again: IndexBeforeIterators, "is pending#";
+    planted_a_fold_to_which_the_index_shows_nothing: IndexShowsNothing, "is pending#";
 }
 
 #[test]

@@ -23,13 +23,15 @@ impl Common {
         Self { pace: Arc::new(pace), gaps: Arc::default() }
     }
 
-    /// How many gaps the consumers of this process have read on behind, of a table with the policy `reconcile`. Whoever
-    /// sees it grow should read anew what the view is a view of.
+    /// How many gaps the consumers of this process have read on behind, of a table with the policy `reconcile`; the
+    /// beginning of a shard at its latest record is one, too. Whoever sees it grow should read anew what the view is a view
+    /// of.
     pub fn gaps(&self, table: &str) -> u64 {
         self.noted().get(table).copied().unwrap_or(0)
     }
 
-    /// A consumer reads on behind a gap: what `on_trimmed: reconcile` promises to tell.
+    /// A consumer reads on behind a gap: what `on_trimmed: reconcile` promises to tell, and what a first start at the
+    /// latest record leaves out.
     pub(super) fn note_gap(&self, table: &str) {
         *self.noted().entry(table.to_owned()).or_default() += 1;
     }

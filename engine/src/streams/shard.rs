@@ -127,6 +127,8 @@ async fn open(mut shard: OwnedShard, taken: Taken) -> Result<Option<(OwnedShard,
         let request = shared.stream.iterator(arn, id, &IteratorStart::Latest);
         iterator = Some(patiently("GetShardIterator", &shard.key, request).await?);
         item.opened_secs = Some(shared.clock.now().timestamp());
+        // What came before it nobody is told: whoever keeps a view makes it again now that the iterator stands.
+        shared.common.note_gap(&shared.options.table);
     }
     // A shard that nobody has read has an item that says nothing but its lease.
     let is_new = shard.lease.item().get(START).is_none();

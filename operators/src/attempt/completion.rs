@@ -182,10 +182,7 @@ impl Worker {
         let Some(json) = read_committed_json(&self.manifests, &self.options.manifests_prefix, manifest).await? else {
             return Err(lose("so is the manifest's JSON object".to_owned()));
         };
-        let mut conversion = match self.conversion(manifest, &json, lease.token()) {
-            Ok(conversion) => conversion,
-            Err(error) => return Err(lose(error.to_string())),
-        };
+        let (mut conversion, _) = self.conversion(manifest, &json, lease.token());
         let converted_before: HashSet<&str> =
             report.files.iter().filter(|file| file.failure.is_none()).map(|file| file.file_key.as_str()).collect();
         conversion.files.retain(|file| converted_before.contains(file.file_key.as_str()));

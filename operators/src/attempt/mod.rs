@@ -32,9 +32,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     convert::{
-        Buckets, Conversion, ConvertError, ConvertOptions, Converted, Converter, InputFile, OutputName, PlanConverter,
-        Progress, StagedPart,
+        Buckets, Conversion, ConvertError, ConvertOptions, Converted, Converter, FailureReason, FileOutcome, InputFile,
+        OutputName, PlanConverter, Progress, StagedPart,
     },
+    events::ItemUnreadable,
     fold::{
         default_lease, default_manifests_prefix,
         protocol::{read_committed_json, read_manifest, unquoted},
@@ -213,7 +214,13 @@ impl Operator for Worker {
                 if self.stop.is_cancelled() {
                     return Ok(());
                 }
-                let manifest: ManifestItem = read_item("manifest", item)?;
+                let manifest: ManifestItem = match read_item("manifest", item) {
+                    Ok(manifest) => manifest,
+                    Err(error) => {
+                        ItemUnreadable { error }.emit();
+                        continue;
+                    }
+                };
                 // One that was announced a moment ago has its message on the way; let it come.
                 let has_hint = manifest.status == ManifestState::Pending && manifest.retry_at.is_none();
                 if (!has_hint || self.is_overdue(&manifest))
@@ -316,8 +323,9 @@ impl Worker {
         let Some(json) = found.await? else {
             return Err(AttemptError::for_good(format!("its JSON object {} is gone", manifest.manifest_path)));
         };
-        let conversion = self.conversion(manifest, &json, lease.token())?;
-        let converted = self.run(lease, &conversion).await?;
+        let (conversion, strangers) = self.conversion(manifest, &json, lease.token());
+        let mut converted = self.run(lease, &conversion).await?;
+        converted.files.extend(strangers);
         match self.write_report(manifest, &conversion, &converted, started).await {
             Ok(commit) => Ok((converted, commit)),
             Err(error) => {
@@ -351,36 +359,40 @@ impl Worker {
         })
     }
 
-    fn conversion(
-        &self,
-        manifest: &ManifestItem,
-        json: &ManifestJson,
-        token: &str,
-    ) -> Result<Conversion, AttemptError> {
-        let root = format!("s3://{}/", self.buckets.input.name);
-        let files = json.files.iter().map(|file| {
-            let key = file.uri.strip_prefix(&root).ok_or_else(|| {
-                AttemptError::for_good(format!("{} is not in the input bucket {}", file.uri, self.buckets.input.name))
-            })?;
-            Ok(InputFile {
+    /// What is to be converted, and what fails before that: files that aren't in the input bucket.
+    fn conversion(&self, manifest: &ManifestItem, json: &ManifestJson, token: &str) -> (Conversion, Vec<FileOutcome>) {
+        let input = &self.buckets.input.name;
+        let root = format!("s3://{input}/");
+        let (mut files, mut strangers) = (Vec::new(), Vec::new());
+        for file in &json.files {
+            let Some(key) = file.uri.strip_prefix(&root) else {
+                strangers.push(FileOutcome::Failed {
+                    file_key: file.file_key.clone(),
+                    reason: FailureReason::OtherBucket,
+                    message: format!("{} is not in the input bucket {input}", file.uri),
+                });
+                continue;
+            };
+            files.push(InputFile {
                 uri: file.uri.clone(),
                 key: key.to_owned(),
                 size_bytes: file.size_bytes,
                 etag: file.etag.clone(),
                 version: file.version_id.clone(),
                 file_key: file.file_key.clone(),
-            })
-        });
+            });
+        }
         let (date, id) = (&manifest.date_prefix, manifest.id());
-        Ok(Conversion {
+        let conversion = Conversion {
             manifest_id: id.to_owned(),
             pipeline: Some(self.pipeline.clone()),
             created_at: json.created_at,
-            files: files.collect::<Result<_, AttemptError>>()?,
+            files,
             output: OutputName::Parts(format!("{}{date}/{id}", self.options.output_prefix)),
             rejects_key: Some(format!("rejects/{date}/{id}-{token}.ndjson")),
             token: token.to_owned(),
-        })
+        };
+        (conversion, strangers)
     }
 
     /// Writes the attempt's report, once, and says what its commit will be.

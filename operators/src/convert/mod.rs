@@ -272,6 +272,8 @@ pub enum FileOutcome {
 pub enum FailureReason {
     /// It isn't there any more.
     Missing,
+    /// It is in another bucket than the pipeline's own.
+    OtherBucket,
     /// It is there with another etag or size.
     Changed,
     /// It can't be decompressed to its end.
@@ -287,6 +289,7 @@ impl FailureReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
+            Self::OtherBucket => "other_bucket",
             Self::Changed => "changed",
             Self::Undecodable => "undecodable",
             Self::TooManyRejects => "too_many_rejects",

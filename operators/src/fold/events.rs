@@ -154,18 +154,6 @@ impl RequestAnswered<'_> {
     }
 }
 
-/// An item of the index is no file that can be read.
-pub(super) struct ItemUnreadable<E> {
-    pub error: E,
-}
-
-impl<E: std::fmt::Display> ItemUnreadable<E> {
-    pub fn emit(self) {
-        metrics::counter!("penstock_unreadable_items_total").increment(1);
-        tracing::warn!(error = %self.error, "Item of the index can't be read as a file; it is passed over.");
-    }
-}
-
 /// A manifest that was left while assembling couldn't be finished.
 pub(super) struct ResumeFailed<'a> {
     pub error: &'a OperatorError,

@@ -34,11 +34,12 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
+    events::ItemUnreadable,
     model::{FileItem, FileState, ManifestItem, ManifestState, SHARDS, STATUS_INDEX, attribute, read_item},
     record::{entered, read_change},
     track::default_ttl_days,
 };
-use events::{FlushFailed, ItemUnreadable, RequestHeeded, ResumeFailed};
+use events::{FlushFailed, RequestHeeded, ResumeFailed};
 use protocol::{Assembled, Assembler};
 use request::FlushRequest;
 use view::{Flush, View};
@@ -255,7 +256,8 @@ impl Operator for Fold {
     }
 
     async fn on_tick(&mut self, _out: &mut Outputs) -> Result<(), OperatorError> {
-        // Changes were lost to the stream's retention: the index has what they told.
+        // Changes were lost to the stream's retention, or came before a shard was opened at its latest record: the index has
+        // what they told. So whenever that iterator stood, a whole reading follows it.
         let gaps = self.streams.gaps(&self.tracked);
         if gaps != self.gaps || self.read_at.is_none_or(|at| at.elapsed() >= self.reconcile) {
             self.read_index().await?;
@@ -409,9 +411,13 @@ impl Fold {
         self.view.end_reading(complete);
         for date in request::waiting(&*self.assembler.table).await? {
             // The index is stale: what the table itself says is heeded.
-            if let Some(request) = request::read(&*self.assembler.table, &date).await?.filter(FlushRequest::is_waiting)
-            {
-                self.heed(request);
+            match request::read(&*self.assembler.table, &date).await {
+                Ok(request) => {
+                    request.filter(FlushRequest::is_waiting).into_iter().for_each(|request| self.heed(request))
+                }
+                Err(error) if error.transient => return Err(error),
+                // One that can't be read must not keep all flushes waiting.
+                Err(error) => ItemUnreadable { error }.emit(),
             }
         }
         self.resume_left().await

@@ -179,6 +179,11 @@ pub fn file_key_of(key: &str, input_prefix: &str, full: bool) -> String {
     }
 }
 
+/// The file key of an object of another bucket: no object of the pipeline's own bucket has it.
+pub fn foreign_file_key(uri: &str) -> String {
+    format!("~{}", hex(&Sha256::digest(uri.as_bytes())))
+}
+
 /// The key of a later version of a file that has left `pending`.
 pub fn versioned_key(file_key: &str, etag: &str) -> String {
     format!("{file_key}@{etag}")

@@ -12,7 +12,7 @@ mod report;
 use penstock_engine::cloud::{AttributeValue, Item};
 
 pub use event::{FILES_FAILED, MANIFEST_FAILED, MANIFEST_READY, ManifestFailed, ManifestReady, SOURCE};
-pub use file::{FileItem, FileState, SHARDS, date_of_key, file_key_of, shard_of, versioned_key};
+pub use file::{FileItem, FileState, SHARDS, date_of_key, file_key_of, foreign_file_key, shard_of, versioned_key};
 pub use manifest::{
     Candidate, Commit, FlushReason, MANIFEST_KEY_PREFIX, ManifestFile, ManifestItem, ManifestJson, ManifestState,
     id_of_key, new_manifest_id,

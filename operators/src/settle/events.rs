@@ -7,7 +7,7 @@ pub(super) struct ManifestSettled<'a> {
     pub manifest: &'a ManifestItem,
     pub completed: u64,
     pub failed: u64,
-    /// From its making until now, if its item says when it was made.
+    /// From its making until now, if its item says when it was made and this is the first time.
     pub secs: Option<f64>,
 }
 
@@ -33,7 +33,7 @@ impl SettledWithoutJson<'_> {
         metrics::counter!("penstock_settled_without_json_total").increment(1);
         tracing::warn!(
             manifest = self.manifest.id(),
-            "The JSON object of a failed manifest is gone; reading its date instead."
+            "The JSON object of a failed manifest is gone; its files are told by the index."
         );
     }
 }

@@ -40,3 +40,22 @@ impl FindsTold<'_> {
         }
     }
 }
+
+/// A part of a listing of the input bucket came to its end: how many objects it looked up, by what it found.
+#[derive(Debug, Default)]
+pub(super) struct ObjectsListed {
+    pub known: u64,
+    pub gone: u64,
+    pub missed: u64,
+    pub failed: u64,
+}
+
+impl ObjectsListed {
+    pub fn emit(self) {
+        let Self { known, gone, missed, failed } = self;
+        for (outcome, count) in [("known", known), ("gone", gone), ("missed", missed), ("failed", failed)] {
+            metrics::counter!("penstock_listed_objects_total", "outcome" => outcome).increment(count);
+        }
+        tracing::debug!(known, gone, missed, failed, "Input bucket listed, or a part of it.");
+    }
+}

@@ -25,6 +25,9 @@ impl Outcome {
     }
 }
 
+/// Reasons that are told apart. Those of failures name what failed, and everything may.
+const REASONS: usize = 200;
+
 /// The finds of one sweep: counted by kind, outcome and reason, each with an example. So its size is bounded, however much
 /// was left behind.
 #[derive(Debug, Default)]
@@ -33,8 +36,11 @@ pub struct Finds(BTreeMap<(&'static str, Outcome, String), (u64, String)>);
 impl Finds {
     /// Notes a find: what kind of thing, what became of it and why, and which one it is.
     pub fn note(&mut self, what: &'static str, outcome: Outcome, why: impl Into<String>, key: &str) {
-        let why = why.into();
+        let mut why = why.into();
         Found { what, outcome, why: &why, key }.emit();
+        if self.0.len() >= REASONS && !self.0.contains_key(&(what, outcome, why.clone())) {
+            why = "other reasons: there are too many to tell them apart".to_owned();
+        }
         self.0.entry((what, outcome, why)).or_insert_with(|| (0, key.to_owned())).0 += 1;
     }
 
@@ -91,5 +97,10 @@ mod tests {
         assert_eq!((finds.count("claim", Outcome::Left), finds.count("claim", Outcome::Done)), (1000, 1));
         assert_eq!(finds.reasons("claim", Outcome::Left), ["its manifest is pending"]);
         assert_eq!(finds.0.len(), 2);
+        for number in 0..1000 {
+            finds.note("object", Outcome::Failed, format!("HEAD of {number} failed"), "x");
+        }
+        assert_eq!(finds.count("object", Outcome::Failed), 1000);
+        assert!(finds.0.len() <= REASONS + 1, "i9: {} reasons are kept", finds.0.len());
     }
 }

@@ -39,15 +39,15 @@ impl HandedOn {
         }
     }
 
-    /// Waits for all verdicts, and notes them. How many objects were handed on, and how many of them failed.
-    pub async fn note_all(self, finds: &mut Finds) -> (u64, u64) {
+    /// Waits for all verdicts, and notes them. How many objects failed.
+    pub async fn note_all(self, finds: &mut Finds) -> u64 {
         let Self { sender, mut verdicts, mut counted } = self;
         // The channel ends once nobody may send any more.
         drop(sender);
         while let Some((_, verdict)) = verdicts.recv().await {
             counted.note(verdict, finds);
         }
-        (counted.emitted, counted.failed)
+        counted.failed
     }
 }
 
@@ -55,8 +55,8 @@ impl Counted {
     fn note(&mut self, verdict: Verdict, finds: &mut Finds) {
         match verdict {
             Verdict::Done => {
-                let why = "handed on to track, which knows it or makes its item";
-                finds.note("object", Outcome::Left, why, &self.last_key);
+                let why = "no item knew it: handed on to track";
+                finds.note("object", Outcome::Done, why, &self.last_key);
             }
             Verdict::Retry(error) | Verdict::Dead(error) => {
                 self.failed += 1;
@@ -84,10 +84,10 @@ mod tests {
             handed_on.note_answered(&mut finds);
             assert_eq!(handed_on.verdicts.len(), 0, "verdicts wait to be read");
         }
-        assert_eq!(finds.count("object", Outcome::Left), 9998);
+        assert_eq!(finds.count("object", Outcome::Done), 9998);
         // One that is dropped without a verdict has failed.
         drop(late);
-        assert_eq!(handed_on.note_all(&mut finds).await, (10_000, 2));
+        assert_eq!(handed_on.note_all(&mut finds).await, 2);
         assert_eq!(finds.count("object", Outcome::Failed), 2);
     }
 }

@@ -3,7 +3,8 @@
 //! Queues, events and the stream are only hints (I8): whatever they told of is in the bucket or in the table, and is
 //! found here. It acts by the same conditional writes as everyone else, and reports each find and what was done about it.
 //!
-//! - objects that never landed: from the listing of the input prefix, by way of `track`, without a sequencer;
+//! - objects that never landed: from the listing of the input prefix, by way of `track`, without a sequencer. That is done
+//!   last and more seldom than the rest, since it costs most and notifications are the usual way;
 //! - manifests left while assembling: resumed (by `fold` too, at each of its readings);
 //! - events not yet accepted: published;
 //! - manifests whose files haven't followed: settled;
@@ -18,6 +19,7 @@
 mod events;
 mod finds;
 mod handed_on;
+mod listing;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -32,16 +34,17 @@ use object_store::{ObjectStoreExt, path::Path};
 use penstock_engine::{
     cloud::{
         Bucket, CloudError, Item, Table,
-        table::{Query, Range, query_all},
+        table::{Query, Range},
     },
     graph::{Build, Built, Role, Use, UseMode},
     leases::{LeaseState, Leases},
-    operator::{Body, Context, Kind, MAIN_OUTPUT, OperatorError, Outputs, Source},
+    operator::{Context, Kind, MAIN_OUTPUT, OperatorError, Outputs, Source},
     time::Clock,
     units,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -55,16 +58,17 @@ use crate::{
         STATUS_INDEX, attribute, read_item,
     },
     outbox::{Outbox, owed},
-    record::to_value,
     settle::{SettleOptions, Settler},
-    track::default_ttl_days,
+    track::{TrackOptions, Tracker, default_ttl_days},
 };
 
 pub use finds::{Finds, Outcome};
-use handed_on::HandedOn;
+use listing::Round;
 
-/// Every so many sweeps, finished manifests of all dates are looked at, and rejects: what is seldom left behind, and many.
+/// Every so many sweeps, completed manifests of all dates are looked at, and rejects: what is seldom left behind, and many.
 const SELDOM: u64 = 12;
+/// The first sweep of a process that does so: a start has enough to do.
+const FIRST_SELDOM: u64 = 2;
 
 /// The scope, and the id, of the lease of whoever sweeps.
 const SCOPE: (&str, &str) = ("sweep", "sweep");
@@ -95,11 +99,16 @@ pub struct SweepOptions {
     #[serde(with = "units::duration", default = "SweepOptions::default_every")]
     #[schemars(with = "String")]
     pub every: Duration,
+    /// How often the bucket is listed for objects that no notification told of. A listing costs a request for each
+    /// thousand objects below the prefix.
+    #[serde(with = "units::duration", default = "SweepOptions::default_list_every")]
+    #[schemars(with = "String")]
+    pub list_every: Duration,
     /// What is younger is left to those whose business it is.
     #[serde(with = "units::duration", default = "SweepOptions::default_grace")]
     #[schemars(with = "String")]
     pub grace: Duration,
-    /// Objects and finished manifests that are older are looked at no more.
+    /// Objects that are older are looked at no more.
     #[serde(with = "units::duration", default = "SweepOptions::default_lookback")]
     #[schemars(with = "String")]
     pub lookback: Duration,
@@ -115,6 +124,10 @@ pub struct SweepOptions {
 impl SweepOptions {
     fn default_every() -> Duration {
         Duration::from_secs(300)
+    }
+
+    fn default_list_every() -> Duration {
+        Duration::from_secs(3600)
     }
 
     fn default_grace() -> Duration {
@@ -154,8 +167,8 @@ impl Build for SweepOptions {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.every.is_zero() || self.lease.is_zero() {
-            return Err("every and lease: must be above zero".to_owned());
+        if self.every.is_zero() || self.list_every.is_zero() || self.lease.is_zero() {
+            return Err("every, list_every and lease: must be above zero".to_owned());
         }
         // An object whose item has expired would land again.
         if self.lookback >= Duration::from_secs(u64::from(self.ttl_days) * 24 * 3600) {
@@ -184,7 +197,14 @@ impl SweepOptions {
             manifests_prefix: self.manifests_prefix.clone(),
             ttl_days: self.ttl_days,
         };
+        let track = TrackOptions {
+            table: self.table.clone(),
+            input: self.input.clone(),
+            input_prefix: self.input_prefix.clone(),
+            ttl_days: self.ttl_days,
+        };
         Ok(Sweep {
+            tracker: Tracker::open(&track, &context).await?,
             assembler: Assembler {
                 table: Arc::clone(&table),
                 manifests: manifests.clone(),
@@ -206,6 +226,7 @@ impl SweepOptions {
             leases,
             table,
             mark: None,
+            listed_at: None,
             rejects_mark: None,
             sweeps: 0,
         })
@@ -222,7 +243,10 @@ struct Sweep {
     assembler: Assembler,
     outbox: Outbox,
     settler: Settler,
+    tracker: Tracker,
     clock: Clock,
+    /// When the last listing of the input bucket began.
+    listed_at: Option<Instant>,
     /// Objects last written before then were handed on by an earlier sweep of this process.
     mark: Option<DateTime<Utc>>,
     /// Rejects last written before then were judged.
@@ -235,6 +259,7 @@ struct Sweep {
 impl Source for Sweep {
     async fn run(&mut self, out: &mut Outputs, stop: CancellationToken) -> Result<(), OperatorError> {
         let mut ticks = tokio::time::interval(self.options.every);
+        let mut round = None;
         loop {
             tokio::select! {
                 biased;
@@ -245,7 +270,7 @@ impl Source for Sweep {
             let swept = tokio::select! {
                 biased;
                 () = stop.cancelled() => None,
-                finds = self.sweep(out) => Some(finds),
+                finds = self.sweep(&mut round, out) => Some(finds),
             };
             lease.release().await;
             if let Some(finds) = swept {
@@ -258,9 +283,9 @@ impl Source for Sweep {
 
 impl Sweep {
     /// Looks at everything once. What can't be looked at, or finished, keeps nothing else waiting.
-    async fn sweep(&mut self, out: &mut Outputs) -> Finds {
+    async fn sweep(&mut self, round: &mut Option<Round>, out: &mut Outputs) -> Finds {
         let mut finds = Finds::default();
-        let is_seldom = self.sweeps.is_multiple_of(SELDOM);
+        let is_seldom = self.sweeps % SELDOM == FIRST_SELDOM;
         self.sweeps += 1;
         let step = |finds: &mut Finds, what: &'static str, result: Result<(), OperatorError>| {
             if let Err(error) = result {
@@ -279,7 +304,7 @@ impl Sweep {
             let result = self.remove_unnamed_rejects(&mut finds).await;
             step(&mut finds, "rejects", result);
         }
-        let result = self.land_missed(out, &mut finds).await;
+        let result = self.land_missed(round, out, &mut finds).await;
         step(&mut finds, "object", result);
         finds
     }
@@ -294,114 +319,107 @@ impl Sweep {
         updated.is_none_or(|at| self.clock.now() - at.to_utc() >= self.grace())
     }
 
-    async fn manifests_in(
-        &self,
-        state: ManifestState,
-        range: Range,
-        finds: &mut Finds,
-    ) -> Result<Vec<ManifestItem>, OperatorError> {
+    fn manifests_in(&self, state: ManifestState, range: Range) -> Manifests {
         let query = Query::index(STATUS_INDEX, state.as_str()).range(range);
-        let is_manifest = |item: &Item| {
-            item.contains_key(attribute::SCHEMA_VERSION)
-                && crate::model::text(item, attribute::FILE_KEY).is_some_and(|key| key.starts_with(MANIFEST_KEY_PREFIX))
-        };
-        let mut manifests = Vec::new();
-        for item in query_all(&*self.table, query).await?.iter().filter(|item| is_manifest(item)) {
-            match read_item("manifest", item) {
-                Ok(manifest) => manifests.push(manifest),
-                Err(error) => finds.note("manifest", Outcome::Failed, error.to_string(), "an unreadable item"),
-            }
-        }
-        Ok(manifests)
+        Manifests { table: Arc::clone(&self.table), query: Some(query) }
     }
 
     async fn resume_assembling(&self, finds: &mut Finds) -> Result<(), OperatorError> {
-        for seen in self.manifests_in(ManifestState::Assembling, Range::All, finds).await? {
-            let result = async {
-                let Some(manifest) = read_manifest(&*self.table, &seen.key()).await? else { return Ok(None) };
-                if manifest.status != ManifestState::Assembling || !self.is_left(manifest.updated_at.as_deref()) {
-                    return Ok(None);
+        let mut pages = self.manifests_in(ManifestState::Assembling, Range::All);
+        while let Some(page) = pages.next(finds).await? {
+            for seen in page {
+                match self.resume_one(&seen).await {
+                    Ok(None) => {}
+                    Ok(Some(Assembled::Busy)) => {
+                        finds.note("assembling", Outcome::Left, "a fold holds the flush lease of its date", seen.id());
+                    }
+                    Ok(Some(Assembled::Ended { committed: true, .. })) => {
+                        finds.note("assembling", Outcome::Done, "committed", seen.id());
+                    }
+                    Ok(Some(Assembled::Ended { .. })) => {
+                        finds.note("assembling", Outcome::Done, "abandoned: it had claimed nothing", seen.id());
+                    }
+                    Err(error) => finds.note("assembling", Outcome::Failed, error.to_string(), seen.id()),
                 }
-                Ok::<_, OperatorError>(Some(self.assembler.resume(&manifest).await?))
-            };
-            match result.await {
-                Ok(None) => {}
-                Ok(Some(Assembled::Busy)) => {
-                    finds.note("assembling", Outcome::Left, "a fold holds the flush lease of its date", seen.id());
-                }
-                Ok(Some(Assembled::Ended { committed: true, .. })) => {
-                    finds.note("assembling", Outcome::Done, "committed", seen.id());
-                }
-                Ok(Some(Assembled::Ended { .. })) => {
-                    finds.note("assembling", Outcome::Done, "abandoned: it had claimed nothing", seen.id());
-                }
-                Err(error) => finds.note("assembling", Outcome::Failed, error.to_string(), seen.id()),
             }
         }
         Ok(())
+    }
+
+    async fn resume_one(&self, seen: &ManifestItem) -> Result<Option<Assembled>, OperatorError> {
+        let Some(manifest) = read_manifest(&*self.table, &seen.key()).await? else { return Ok(None) };
+        if manifest.status != ManifestState::Assembling || !self.is_left(manifest.updated_at.as_deref()) {
+            return Ok(None);
+        }
+        Ok(Some(self.assembler.resume(&manifest).await?))
     }
 
     /// Workers look for these themselves: here they are only told of.
     async fn look_at_processing(&self, finds: &mut Finds) -> Result<(), OperatorError> {
-        for manifest in self.manifests_in(ManifestState::Processing, Range::All, finds).await? {
-            if !self.is_left(manifest.updated_at.as_deref()) {
-                continue;
+        let mut pages = self.manifests_in(ManifestState::Processing, Range::All);
+        while let Some(page) = pages.next(finds).await? {
+            for manifest in page.iter().filter(|manifest| self.is_left(manifest.updated_at.as_deref())) {
+                let id = format!("{}/{}", manifest.date_prefix, manifest.file_key);
+                let why = match (manifest.retry_at, self.leases.observe(MANIFEST_SCOPE, &id).await?) {
+                    (Some(_), _) => "its commit was put off".to_owned(),
+                    (None, LeaseState::Held { .. }) => "a worker holds its lease".to_owned(),
+                    (None, LeaseState::Unreadable { reason }) => format!("its lease can't be read: {reason}"),
+                    (None, LeaseState::Free | LeaseState::Dead { .. }) => {
+                        "its lease is free or dead: the next worker that looks takes it".to_owned()
+                    }
+                };
+                finds.note("processing", Outcome::Left, why, manifest.id());
             }
-            let id = format!("{}/{}", manifest.date_prefix, manifest.file_key);
-            let why = match (manifest.retry_at, self.leases.observe(MANIFEST_SCOPE, &id).await?) {
-                (Some(_), _) => "its commit was put off".to_owned(),
-                (None, LeaseState::Held { .. }) => "a worker holds its lease".to_owned(),
-                (None, LeaseState::Unreadable { reason }) => format!("its lease can't be read: {reason}"),
-                (None, LeaseState::Free | LeaseState::Dead { .. }) => {
-                    "its lease is free or dead: the next worker that looks takes it".to_owned()
-                }
-            };
-            finds.note("processing", Outcome::Left, why, manifest.id());
         }
         Ok(())
     }
 
-    /// Publishes what is owed and settles what is half settled.
+    /// Publishes what is owed and settles what is half settled: page by page, so that what is kept is bounded.
     async fn finish_manifests(&mut self, finds: &mut Finds, is_seldom: bool) -> Result<(), OperatorError> {
-        let lookback = TimeDelta::from_std(self.options.lookback).unwrap_or(TimeDelta::MAX);
-        let oldest = (self.clock.now() - lookback).format("%Y-%m-%d").to_string();
-        // A manifest of late files bears their date, however long ago that is.
-        let recent = if is_seldom { Range::All } else { Range::Between(oldest, "9999-12-31".to_owned()) };
-        let mut debts = Vec::new();
+        // Completed ones are many. Those of older dates are read seldom: their files are found by their claims, at each
+        // sweep, so what may wait is a mark, an announcement that comes after the fact, and an alert of single files.
+        let yesterday = (self.clock.now() - TimeDelta::days(1)).format("%Y-%m-%d").to_string();
+        let recent = if is_seldom { Range::All } else { Range::Between(yesterday, "9999-12-31".to_owned()) };
         for (state, range) in [
             (ManifestState::Pending, Range::All),
             (ManifestState::Processing, Range::All),
             (ManifestState::Completed, recent),
             (ManifestState::Failed, Range::All),
         ] {
-            for seen in self.manifests_in(state, range, finds).await? {
-                let is_final = matches!(state, ManifestState::Completed | ManifestState::Failed);
-                let is_settled = !is_final || seen.settled_at.is_some();
-                if (owed(&seen).is_empty() && is_settled) || !self.is_left(seen.updated_at.as_deref()) {
-                    continue;
-                }
-                // The index is stale: what is owed is what the table itself says.
-                let manifest = match read_manifest(&*self.table, &seen.key()).await {
-                    Ok(Some(manifest)) => manifest,
-                    Ok(None) => continue,
-                    Err(error) => {
-                        finds.note("manifest", Outcome::Failed, error.to_string(), seen.id());
-                        continue;
-                    }
-                };
-                if matches!(manifest.status, ManifestState::Completed | ManifestState::Failed)
-                    && manifest.settled_at.is_none()
-                {
-                    let settled = self.settler.settle(&manifest).await;
-                    finds.note_result("settling", "its files hadn't all followed it", manifest.id(), settled);
-                }
-                debts.extend(owed(&manifest).into_iter().map(|owed| (manifest.clone(), owed)));
+            let mut pages = self.manifests_in(state, range);
+            while let Some(page) = pages.next(finds).await? {
+                self.finish_page(page, finds).await;
             }
         }
-        if debts.is_empty() {
-            return Ok(());
+        Ok(())
+    }
+
+    async fn finish_page(&mut self, page: Vec<ManifestItem>, finds: &mut Finds) {
+        let is_final =
+            |manifest: &ManifestItem| matches!(manifest.status, ManifestState::Completed | ManifestState::Failed);
+        let mut debts = Vec::new();
+        for seen in page {
+            let is_settled = !is_final(&seen) || seen.settled_at.is_some();
+            if (owed(&seen).is_empty() && is_settled) || !self.is_left(seen.updated_at.as_deref()) {
+                continue;
+            }
+            // The index is stale: what is owed is what the table itself says.
+            let manifest = match read_manifest(&*self.table, &seen.key()).await {
+                Ok(Some(manifest)) => manifest,
+                Ok(None) => continue,
+                Err(error) => {
+                    finds.note("manifest", Outcome::Failed, error.to_string(), seen.id());
+                    continue;
+                }
+            };
+            if is_final(&manifest) && manifest.settled_at.is_none() {
+                let settled = self.settler.settle(&manifest).await;
+                finds.note_result("settling", "its files hadn't all followed it", manifest.id(), settled);
+            }
+            debts.extend(owed(&manifest).into_iter().map(|owed| (manifest.clone(), owed)));
         }
-        let example = debts[0].0.id().to_owned();
+        let Some((first, _)) = debts.first() else { return };
+        let example = first.id().to_owned();
         match self.outbox.publish(&debts).await {
             Ok(published) => {
                 for (manifest, owed) in &debts[..published.min(debts.len())] {
@@ -413,7 +431,6 @@ impl Sweep {
             }
             Err(error) => finds.note("event", Outcome::Failed, error.to_string(), &example),
         }
-        Ok(())
     }
 
     /// Files that have been claimed for long: what is to become of them is their manifest's business, if it has any.
@@ -556,44 +573,32 @@ impl Sweep {
         self.rejects_mark = Some(until);
         Ok(())
     }
+}
 
-    /// Objects of the input bucket that no notification told of.
-    async fn land_missed(&mut self, out: &mut Outputs, finds: &mut Finds) -> Result<(), OperatorError> {
-        let now = self.clock.now();
-        let lookback = TimeDelta::from_std(self.options.lookback).unwrap_or(TimeDelta::MAX);
-        let until = now - self.grace();
-        let from = self.mark.map_or(now - lookback, |mark| (mark - self.grace()).max(now - lookback));
-        let mut handed_on = HandedOn::new();
-        let prefix = Path::from(self.options.input_prefix.trim_end_matches('/'));
-        let mut listing = self.input.store.list(Some(&prefix));
-        while let Some(object) = listing.try_next().await.map_err(CloudError::from)? {
-            if object.last_modified < from || object.last_modified >= until {
-                continue;
+/// The manifests of a state, by the index: a page at a time, never all of them, since they may be very many.
+struct Manifests {
+    table: Arc<dyn Table>,
+    query: Option<Query>,
+}
+
+impl Manifests {
+    /// The next page; `None` behind the last.
+    async fn next(&mut self, finds: &mut Finds) -> Result<Option<Vec<ManifestItem>>, OperatorError> {
+        let Some(query) = self.query.take() else { return Ok(None) };
+        let page = self.table.query(&query).await?;
+        self.query = page.next.map(|next| Query { start: Some(next), ..query });
+        let is_manifest = |item: &&Item| {
+            item.contains_key(attribute::SCHEMA_VERSION)
+                && crate::model::text(item, attribute::FILE_KEY).is_some_and(|key| key.starts_with(MANIFEST_KEY_PREFIX))
+        };
+        let mut manifests = Vec::new();
+        for item in page.items.iter().filter(is_manifest) {
+            match read_item("manifest", item) {
+                Ok(manifest) => manifests.push(manifest),
+                Err(error) => finds.note("manifest", Outcome::Failed, error.to_string(), "an unreadable item"),
             }
-            let key = object.location.to_string();
-            // A listing's etag may be missing, and is of its own moment: ask what stands there now.
-            let Some(head) = self.input.stage.head(&key).await? else { continue };
-            let event = ObjectEvent {
-                bucket: self.input.name.clone(),
-                key,
-                size_bytes: head.size_bytes,
-                etag: Some(head.etag),
-                sequencer: None,
-                version_id: head.version,
-                event_ms: head.last_modified.timestamp_millis(),
-                reason: None,
-            };
-            out.emit_to(MAIN_OUTPUT, Body::Value(to_value(&event)?), handed_on.next(event.key)).await;
-            handed_on.note_answered(finds);
         }
-        out.flush().await;
-        let (emitted, failed) = handed_on.note_all(finds).await;
-        // What failed is listed again: the mark moves only over what was all handed on.
-        if failed == 0 {
-            self.mark = Some(until);
-        }
-        metrics::counter!("penstock_swept_objects_total").increment(emitted);
-        Ok(())
+        Ok(Some(manifests))
     }
 }
 

@@ -14,12 +14,19 @@ pub(super) struct NotificationHandled<'a> {
 impl NotificationHandled<'_> {
     pub fn emit(self) {
         let Self { outcome, target, object } = self;
-        let outcome = if outcome == "tracked" && *target != Target::Pending { "quarantined" } else { outcome };
+        // A listing has no sequencer, and what it tells of is new only if no notification has told of it.
+        if outcome == "tracked" && object.sequencer.is_none() {
+            metrics::counter!("penstock_swept_objects_total").increment(1);
+        }
+        let (outcome, reason) = match target {
+            Target::Quarantined(reason) if outcome == "tracked" => ("quarantined", Some(reason)),
+            _ => (outcome, object.reason.as_ref()),
+        };
         metrics::counter!("penstock_notifications_total", "outcome" => outcome).increment(1);
         if outcome == "tracked" {
             tracing::debug!(object = object.uri(), outcome, "Notification handled.");
         } else {
-            tracing::info!(object = object.uri(), outcome, reason = object.reason, "Notification handled.");
+            tracing::info!(object = object.uri(), outcome, reason, "Notification handled.");
         }
     }
 }

@@ -32,8 +32,8 @@ pub use quarantine::{QuarantineOptions, copy_key};
 
 use crate::{
     model::{
-        FileItem, FileState, ItemError, ObjectEvent, SCHEMA_VERSION, attribute, date_of_key, file_key_of, read_item,
-        shard_of, text, versioned_key,
+        FileItem, FileState, ItemError, ObjectEvent, SCHEMA_VERSION, attribute, date_of_key, file_key_of,
+        foreign_file_key, read_item, shard_of, text, versioned_key,
     },
     record::read_value,
 };
@@ -140,7 +140,14 @@ impl Tracker {
 
     /// Does to the table what the notification of `object` does to it.
     pub async fn track(&self, object: &ObjectEvent, target: &Target) -> Result<(), OperatorError> {
-        let mut file_key = file_key_of(&object.key, &self.input_prefix, false);
+        let stranger = self.stranger(object);
+        // It gets a key that no file of ours can have, so that it stands in nobody's way.
+        let mut file_key = match &stranger {
+            None => file_key_of(&object.key, &self.input_prefix, false),
+            Some(_) => foreign_file_key(&object.uri()),
+        };
+        let stranger = stranger.filter(|_| *target == Target::Pending).map(Target::Quarantined);
+        let target = stranger.as_ref().unwrap_or(target);
         let date = self.date_of(object, &file_key).await?;
         let mut current = Current::NotAsked;
         let mut write = self.make(object, target, &date, &file_key);
@@ -198,6 +205,35 @@ impl Tracker {
             };
         }
         Err(OperatorError::transient(format!("the item of {} keeps changing", object.uri())))
+    }
+
+    /// Why an object isn't one of the pipeline's own, if it isn't: anybody may send a notification, and nothing is read but
+    /// the input bucket.
+    fn stranger(&self, object: &ObjectEvent) -> Option<String> {
+        let (own, other) = (&self.input.name, &object.bucket);
+        (own != other).then(|| format!("another bucket: it is in {other}, and files of this pipeline are in {own}"))
+    }
+
+    /// Whether this version of an object of a listing has an item. What is read may be stale: an item that once showed the
+    /// version is as good as one that does, and one that isn't seen yet is found by [`track`](Self::track).
+    pub async fn knows(&self, object: &ObjectEvent) -> Result<bool, OperatorError> {
+        let Some(etag) = &object.etag else { return Ok(false) };
+        let mut file_key = file_key_of(&object.key, &self.input_prefix, false);
+        let date = self.date_of(object, &file_key).await?;
+        let uri = object.uri();
+        // Under its short key, its full one, or one of those with its etag: where `track` would look in turn.
+        for _ in 0..3 {
+            let found = self.table.get(&Key::new(&date, &file_key), Consistency::Eventual).await?;
+            let Some(item) = found else { return Ok(false) };
+            if text(&item, "file_path") != Some(uri.as_str()) {
+                file_key = file_key_of(&object.key, &self.input_prefix, true);
+            } else if text(&item, "etag") == Some(etag) {
+                return Ok(true);
+            } else {
+                file_key = versioned_key(&file_key, etag);
+            }
+        }
+        Ok(false)
     }
 
     /// The write that makes the item of a new file.
@@ -275,6 +311,9 @@ impl Tracker {
     }
 
     async fn ask_bucket(&self, object: &ObjectEvent) -> Result<Current, CloudError> {
+        if self.stranger(object).is_some() {
+            return Ok(Current::Other);
+        }
         let head = self.input.stage.head(&object.key).await?;
         let same = head.is_some_and(|head| object.etag.as_deref() == Some(head.etag.as_str()));
         Ok(if same { Current::This } else { Current::Other })

@@ -77,8 +77,12 @@ impl Operator for Quarantine {
 }
 
 impl Quarantine {
-    /// Copies the object before its item says so. One that is gone or changed can't be copied, and the reason says it.
+    /// Copies the object before its item says so. One that is gone or changed, or is somebody else's, isn't copied, and the
+    /// reason says it.
     async fn copy(&self, object: &ObjectEvent, reason: String) -> Result<String, OperatorError> {
+        if let Some(why) = self.tracker.stranger(object) {
+            return Ok(format!("{reason}; not copied: {why}"));
+        }
         let Some(etag) = object.etag.clone() else {
             return Ok(format!("{reason}; not copied: the notification has no etag"));
         };

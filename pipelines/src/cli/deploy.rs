@@ -142,6 +142,9 @@ fn costs(load: &Load) -> Vec<Cost> {
     let worker = worker_hours * (2.0 * price::VCPU_HOUR + 4.0 * price::GB_HOUR);
     let input_gb = gb / DAYS * load.input_days;
     let output_gb = gb * load.parquet_ratio;
+    let kept_objects = load.files_per_day * load.input_days;
+    // Half a unit for each new object, some of them twice; and completed manifests of two days, twelve times an hour.
+    let looks = files * 0.6 + HOURS * 12.0 * 2.0 * manifests / DAYS * 0.2;
     let cost = |what, usd, how: String| Cost { what, usd, how };
     vec![
         cost(
@@ -172,6 +175,16 @@ fn costs(load: &Load) -> Vec<Cost> {
             "S3 requests",
             millions(files + manifests * 8.0) * price::S3_PUT_M + millions(files * 3.0) * price::S3_GET_M,
             "a put a file by its producer, 8 a manifest; 3 gets a file".to_owned(),
+        ),
+        cost(
+            "Sweep",
+            millions(HOURS * kept_objects / 1000.0) * price::S3_PUT_M + millions(looks) * price::READ_UNITS_M,
+            format!(
+                "{:.1} M LIST calls: every hour, {:.1} M objects kept, 1000 a call; {:.1} M read units",
+                millions(HOURS * kept_objects / 1000.0),
+                millions(kept_objects),
+                millions(looks)
+            ),
         ),
         cost(
             "S3 input",
@@ -297,6 +310,8 @@ mod tests {
         assert!((usd(&ten, "S3 input") / usd(&one, "S3 input") - 10.0).abs() < 1e-9);
         assert_eq!(usd(&one, "Fargate engine"), usd(&ten, "Fargate engine"));
         assert_eq!(usd(&one, "Fargate workers"), usd(&load(1.0), "Fargate workers"), "one worker is always there");
+        // 3.5 M objects are kept, so 3,500 calls an hour at 5 USD a million, and little for reads.
+        assert!((12.7..14.0).contains(&usd(&one, "Sweep")), "{}", usd(&one, "Sweep"));
         // 3.04 M files of 8 units and 15,200 manifests of 12, at 0.625 USD a million, and little for reads.
         assert!((15.0..18.0).contains(&usd(&one, "DynamoDB")), "{}", usd(&one, "DynamoDB"));
         // An idle table: 1.58 M renewals and 1.84 M listings; at most 2.63 M checkpoints more.

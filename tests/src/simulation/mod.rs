@@ -101,6 +101,7 @@ impl World {
             ("PENSTOCK_RETRY_WAIT", "5s"),
             ("PENSTOCK_LOOK_EVERY", "15s"),
             ("PENSTOCK_SWEEP_EVERY", "30s"),
+            ("PENSTOCK_SWEEP_LIST_EVERY", "30s"),
             ("PENSTOCK_SWEEP_GRACE", "60s"),
         ]);
         let env = |name: &str| variables.get(name).map(|value| (*value).to_owned());
@@ -345,6 +346,10 @@ impl World {
 
     fn verdict(&self, wrong: Vec<String>) -> Result<(), String> {
         let mut all = self.shared.violations.lock().unwrap().clone();
+        let days = *self.shared.day_queries.lock().unwrap();
+        if days > 0 {
+            all.push(format!("{days} queries read a partition of the table, which is a whole day"));
+        }
         all.extend(wrong);
         if all.is_empty() {
             return Ok(());

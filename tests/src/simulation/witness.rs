@@ -128,8 +128,8 @@ impl Shared {
         items
             .iter()
             .filter(|item| {
-                text(item, attribute::DATE_PREFIX) != Some("SCHEMA")
-                    && text(item, attribute::FILE_KEY).is_some_and(|key| !key.starts_with("MANIFEST#"))
+                let part = |name: &str| text(item, name).unwrap_or_default().to_owned();
+                FileItem::is_file_key(&Key::new(part(attribute::DATE_PREFIX), part(attribute::FILE_KEY)))
             })
             .map(|item| read_item("file", item).unwrap())
             .collect()

@@ -118,3 +118,14 @@ async fn small_files_that_the_store_has_read_are_read_from_their_beginning() {
     let (converted, rows) = world.converted().await;
     assert_eq!((reasons(&converted), rows.len()), (vec![None, None], 2));
 }
+
+/// All files of a manifest may have failed before any was read.
+#[tokio::test]
+async fn no_files_at_all_give_no_output() {
+    for cast in [Cast::Lossless, Cast::Spark] {
+        let mut world = World::new(&[]).await;
+        world.options.cast = cast;
+        let converted = world.convert().await.unwrap();
+        assert_eq!((converted.files.len(), converted.parts.len(), converted.rows), (0, 0, 0));
+    }
+}

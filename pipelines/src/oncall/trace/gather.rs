@@ -337,9 +337,9 @@ impl Gatherer {
         Ok(match self.input.stage.head(&key).await? {
             Some(head) => format!(
                 "`{asked}` is in the bucket since {}, and has no item: its notification is on its way, or was lost, and then \
-                 the sweep lands it after {}",
+                 the sweep lands it within {}",
                 penstock_engine::time::format_time(head.last_modified),
-                penstock_engine::units::format_duration(self.layout.sweep.grace)
+                penstock_engine::units::format_duration(self.layout.sweep.grace + self.layout.sweep.list_every)
             ),
             None => match date {
                 Some(date) => format!("there is no file `{file_key}` of {date}, in the table or in the input bucket"),

@@ -73,7 +73,7 @@ struct Gatherer {
 impl Gatherer {
     async fn inputs(&self, date: &str, deep: bool) -> anyhow::Result<Vec<Input>> {
         let folder = Path::from(format!("{}{date}", self.layout.input_prefix()));
-        let young = Utc::now() - TimeDelta::from_std(self.layout.sweep.grace + self.layout.sweep.every)?;
+        let young = Utc::now() - TimeDelta::from_std(self.layout.sweep.grace + self.layout.sweep.list_every)?;
         let mut listing = self.input.store.list(Some(&folder));
         let mut inputs = Vec::new();
         while let Some(object) = listing.try_next().await? {
