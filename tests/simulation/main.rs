@@ -9,6 +9,7 @@ mod contract;
 mod defects;
 mod gaps;
 mod model;
+mod oncall;
 mod paused;
 mod reuploads;
 

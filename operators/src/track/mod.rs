@@ -33,8 +33,8 @@ pub use quarantine::{QuarantineOptions, copy_key};
 use crate::{
     fold::protocol::read_manifest,
     model::{
-        FileItem, FileState, ItemError, ManifestItem, ObjectEvent, SCHEMA_VERSION, attribute, date_of_key, file_key_of, read_item,
-        shard_of, text, versioned_key,
+        FileItem, FileState, ItemError, ManifestItem, ObjectEvent, SCHEMA_VERSION, attribute, date_of_key, file_key_of,
+        read_item, shard_of, text, versioned_key,
     },
     record::read_value,
 };

@@ -25,9 +25,7 @@ use penstock_engine::{
 };
 use penstock_operators::{
     fold::protocol::{read_manifest, read_manifest_json},
-    model::{
-        FileItem, FileState, ManifestItem, SHARDS, STATUS_INDEX, attribute, id_of_key, read_item, shard_of, text,
-    },
+    model::{FileItem, FileState, ManifestItem, SHARDS, STATUS_INDEX, attribute, id_of_key, read_item, shard_of, text},
 };
 use serde::{Deserialize, Serialize};
 

@@ -16,8 +16,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use chrono::{DateTime, TimeDelta, Utc};
 use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
 use penstock::{
     loader::{Pipeline, load},
     oncall::redrive::{Request, Selection, Step, redrive},
@@ -157,8 +157,12 @@ impl World {
 
     /// What a person on call redrives, on the cloud as it is.
     pub async fn redrive(&self, selection: Selection, force: bool) -> Vec<Step> {
-        let request = Request { selection, act: true, force };
-        redrive(&**self.cloud(), &self.pipeline, &request).await.unwrap()
+        self.redrive_on(&**self.cloud(), selection, force).await.unwrap()
+    }
+
+    /// The same, seen through another cloud.
+    pub async fn redrive_on(&self, cloud: &dyn Cloud, selection: Selection, force: bool) -> anyhow::Result<Vec<Step>> {
+        redrive(cloud, &self.pipeline, &Request { selection, act: true, force }).await
     }
 
     /// The time by the world's own clock.

@@ -286,9 +286,13 @@ mod tests {
         assert_eq!(told("completed", json!({}), None).step, "settle moves its files");
         assert!(told("completed", json!({"settled_at": "x"}), None).is_final);
         assert!(told("failed", json!({"settled_at": "x"}), None).because.contains("--manifest batch-0001-20260201"));
-        let commit = json!({ "token": "t", "uploads": [], "report_key": "r", "rows": 1, "rejected_rows": 0, "failed_files": 0 });
+        let commit =
+            json!({ "token": "t", "uploads": [], "report_key": "r", "rows": 1, "rejected_rows": 0, "failed_files": 0 });
         let lost = told("failed", json!({"settled_at": "x", "commit": commit}), None);
-        assert!(lost.is_final && lost.because.contains("readers may see") && lost.because.contains("--force"), "{lost:?}");
+        assert!(
+            lost.is_final && lost.because.contains("readers may see") && lost.because.contains("--force"),
+            "{lost:?}"
+        );
         for status in ["assembling", "abandoned"] {
             assert!(!told(status, json!({}), None).step.is_empty());
         }
