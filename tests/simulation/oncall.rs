@@ -78,19 +78,20 @@ fn i10_a_write_that_is_refused_is_told_with_its_file_and_the_others_are_told_as_
 
 #[test]
 fn i10_a_dead_letter_that_cannot_be_sent_is_told_and_shows_again_at_once() {
-    let requests: [(&str, usize, fn(&Request<'_>) -> bool); 3] = [
-        ("sent", 2, |request| matches!(request, Request::Send(_))),
-        ("deleted", 2, |request| matches!(request, Request::Delete(_))),
-        ("received", 2, |request| matches!(request, Request::Receive)),
+    type Which = fn(&Request<'_>) -> bool;
+    let requests: [(&str, Which); 3] = [
+        ("sent", |request| matches!(request, Request::Send(_))),
+        ("deleted", |request| matches!(request, Request::Delete(_))),
+        ("received", |request| matches!(request, Request::Receive)),
     ];
-    for (what, nth, which) in requests {
+    for (what, which) in requests {
         simulate(async move {
             let world = World::new(7, None, &[]);
             for number in 0..3 {
                 world.cloud().memory_queue("dlq").push(format!("{{\"Records\":[{number}]}}"), Duration::ZERO);
             }
             world.cloud().memory_queue("dlq").push("no JSON", Duration::ZERO);
-            let cloud = refusing(&world, nth, which);
+            let cloud = refusing(&world, 2, which);
             let letters = Selection::Letters { queue: "dlq".to_owned() };
             let steps = world.redrive_on(&cloud, letters, false).await.unwrap();
             let redriven = count(&steps, Outcome::Redriven);
