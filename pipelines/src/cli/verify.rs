@@ -95,7 +95,9 @@ fn tell(out: &mut dyn Write, verdict: &Verdict) -> anyhow::Result<()> {
         (0, 0) if has_nothing => writeln!(out, "There is nothing of {}.", verdict.date)?,
         (0, 0) if verdict.expired > 0 => writeln!(out, "What can be checked adds up; items have expired.")?,
         (0, 0) => writeln!(out, "All of it adds up.")?,
-        (0, left) => writeln!(out, "What is finished adds up; {left} are not finished.")?,
+        (0, 1) => writeln!(out, "What is finished adds up; 1 thing isn't finished.")?,
+        (0, left) => writeln!(out, "What is finished adds up; {left} things aren't finished.")?,
+        (1, _) => writeln!(out, "1 thing is off.")?,
         (off, _) => writeln!(out, "{off} things are off.")?,
     }
     Ok(())

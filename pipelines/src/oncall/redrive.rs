@@ -167,7 +167,11 @@ async fn select(
             let date = &manifest.date_prefix;
             let bucket = cloud.bucket(&layout.fold.manifests).await?;
             let json = read_manifest_json(&bucket, &layout.fold.manifests_prefix, date, manifest.id()).await?;
-            let Some((json, _)) = json else { bail!("manifest {id} has no JSON object: it was never committed") };
+            let Some((json, _)) = json else {
+                bail!(
+                    "manifest {id} has no JSON object, which lists its files: `--failed {date}` shows all of its date"
+                )
+            };
             let mut found = read(table, json.files.into_iter().map(|member| Key::new(date, member.file_key))).await?;
             let is_here = |file: &FileItem| file.manifest_path.as_ref() == Some(&manifest.manifest_path);
             found.retain(|of| of.is(|file| file.state() == Some(FileState::Failed) && is_here(file)));

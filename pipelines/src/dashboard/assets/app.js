@@ -407,7 +407,7 @@ function rejects() {
   const ofDates = (files, state) => mayAct && h("div", { class: "row" }, [...new Set(files.map((file) => file.date))].sort().reverse().map((date) =>
     redriveButton(`Redrive all of ${date}…`, `Redrive the ${state} files of ${date}`, { date: { date, state } })));
   live("/api/rejects.json", region, (view) => [
-    card("Files that failed", table("None of their lines is in an output", columns("Rows", "Rejected"), view.failed, "None."), ofDates(view.failed, "failed")),
+    card("Files that failed", table("None of their lines is in an output of a completed manifest", columns("Rows", "Rejected"), view.failed, "None."), ofDates(view.failed, "failed")),
     card("Files in quarantine", table("Copied to the quarantine bucket; the originals stay", columns("Rows", "Rejected", "Manifest"), view.quarantined, "None."), ofDates(view.quarantined, "quarantined")),
     card("Manifests with rejected lines", view.manifests.length ? view.manifests.map((each) => {
       const lines = h("div");
