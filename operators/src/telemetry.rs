@@ -7,7 +7,8 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(
         "penstock_notifications_total",
         &["outcome"],
-        "Notifications of objects, by what they did to the table: new, ignored, superseded, redriven, replaced, …",
+        "Notifications of objects, by what they came to: tracked (new, newer or redriven), quarantined, superseded, or \
+         ignored as redelivered, same_content, or commit_lost (readers may see rows of its failed file).",
     )
     .for_cloudwatch(),
     Metric::counter(

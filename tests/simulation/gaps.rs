@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use penstock::oncall::redrive::{Outcome, Selection};
 use penstock_engine::cloud::{
     Table,
     table::{Condition, Key, Write},
@@ -92,6 +93,41 @@ fn i1_lost_bytes_of_files_that_have_changed_since_fail_the_manifest_and_say_what
         assert!(error.starts_with("commit_lost: ") && error.contains("a.ndjson: it is gone"), "{error}");
         assert!(error.contains("visible are s3://") && error.contains("-p0.parquet"), "{error}");
         assert_eq!(states(&world), [FileState::Failed; 2]);
+    });
+}
+
+#[test]
+fn i1_files_of_a_commit_that_was_lost_go_again_only_by_force_and_then_no_row_is_there_twice() {
+    simulate(async {
+        let mut world = world_with("convert: complete an output", true).await;
+        world.cloud().memory_bucket("output").lose_staged();
+        let input = world.cloud().memory_bucket("input").clone();
+        let landed = input.objects();
+        input.remove(&format!("{PREFIX}2026-02-01/a.ndjson"));
+        let lost = go_on(&mut world).await;
+        // The same content comes again, while readers see a part of it.
+        for (key, object) in landed {
+            world.put(&key, object.content, &NOW);
+        }
+        tokio::time::sleep(SECOND * 120).await;
+        assert_eq!(states(&world), [FileState::Failed; 2], "rows that readers see were converted again");
+        let of_manifest = Selection::Manifest { date: None, id: lost.id().to_owned() };
+        let refused = world.redrive(of_manifest.clone(), false).await;
+        assert_eq!(refused.len(), 2);
+        for step in refused {
+            assert_eq!(step.outcome, Outcome::Left);
+            let words = ["readers see s3://", "-p0.parquet", "--force"];
+            assert!(words.iter().all(|word| step.because.contains(word)), "{}", step.because);
+        }
+        // A person takes away what readers see, and then insists.
+        for key in world.cloud().memory_bucket("output").objects().into_keys() {
+            world.cloud().memory_bucket("output").remove(&key);
+        }
+        let forced = world.redrive(of_manifest, true).await;
+        assert!(forced.iter().all(|step| step.outcome == Outcome::Redriven), "{forced:?}");
+        tokio::time::sleep(SECOND * 300).await;
+        assert_eq!(states(&world), [FileState::Completed; 2]);
+        assert_eq!(world.ledger.check(&world.shared), Vec::<String>::new());
     });
 }
 

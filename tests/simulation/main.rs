@@ -10,6 +10,7 @@ mod counts;
 mod defects;
 mod gaps;
 mod model;
+mod oncall;
 mod paused;
 mod reuploads;
 mod sweeping;

@@ -17,7 +17,7 @@ use penstock_engine::cloud::{
     AttributeValue, Cloud, Table,
     local::{LocalCloud, LocalOptions},
     queue::Outgoing,
-    table::{Query, query_all},
+    table::{Query, Write, query_all},
 };
 use penstock_operators::model::{
     FileItem, FileState, ManifestItem, ManifestState, SHARDS, STATUS_INDEX, attribute, read_item,
@@ -154,6 +154,13 @@ impl Place {
         self.runtime.block_on(async {
             let queue = self.owned().queue(queue).await.unwrap();
             queue.send(&[Outgoing::new(body)]).await.unwrap().into_iter().for_each(|sent| sent.unwrap());
+        });
+    }
+
+    /// Puts an item into the tracking table, as somebody might by hand.
+    pub fn write_item(&self, write: &Write) {
+        self.runtime.block_on(async {
+            self.owned().table(TRACKING_TABLE).await.unwrap().write(write).await.unwrap();
         });
     }
 

@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::net::UnixListener, time::Duration};
 
+use penstock_engine::cloud::table::{Condition, Key, Write};
 use penstock_operators::model::{FileState, FlushReason};
 use penstock_tests::{
     PATIENCE,
@@ -292,4 +293,38 @@ fn records_can_be_seen_from_afar_by_whoever_has_the_token_where_that_is_allowed(
     let url = format!("http://{}", address(&closed));
     let refused = place.run_on("tap", &["fold", "--url", &url]).expect_code(1);
     assert!(refused.err.contains("this process shows no records: start it with --allow-tap"), "{}", refused.err);
+}
+
+#[test]
+fn i10_an_item_that_nobody_can_read_is_told_and_keeps_no_other_from_being_shown() {
+    let place = place().with("MAX_AGE", "1h");
+    place.write("files", "bad.ndjson", "no json\n".repeat(5));
+    place.write("files", "good.ndjson", line("good"));
+    place.run_until_idle("files").expect_code(3);
+    for (key, status) in [("odd.ndjson", "failed#1"), ("MANIFEST#odd.json", "failed")] {
+        let odd = Write::put(Key::new(DATE, key), Default::default(), Condition::absent("file_key"))
+            .set("status", status)
+            .set_number("schema_version", 1)
+            .set("size_bytes", "no number")
+            .set("attempt", "no number");
+        place.write_item(&odd);
+    }
+    let told = place.run_on("status", &[]).expect_code(0).out;
+    assert!(told.contains("1 completed") && told.contains(&format!("unreadable {DATE}/odd.ndjson: ")), "{told}");
+    let told = place.run_on("verify", &[DATE]).expect_code(1).out;
+    assert!(told.contains("OFF  unreadable  odd.ndjson") && told.ends_with("2 things are off.\n"), "{told}");
+    let told = place.run_on("redrive", &["--failed", DATE]).expect_code(3).out;
+    assert!(told.contains("1 would be redriven, 1 left") && told.contains("can't be read as a file"), "{told}");
+
+    let running = place.serve(&["--listen", "127.0.0.1:0"]);
+    let view = |path: &str| json(&get(&address(&running), path).1);
+    let overview = view("/api/overview.json");
+    assert_eq!((&overview["totals"]["unreadable"], &overview["totals"]["complete"]), (&2.into(), &true.into()));
+    for (path, shown, unreadable) in
+        [("/api/manifests.json", "manifests", 1), ("/api/files.json", "files", 1), ("/api/rejects.json", "failed", 2)]
+    {
+        let view = view(path);
+        assert!(!view[shown].as_array().unwrap().is_empty(), "{path}: {view}");
+        assert_eq!(view["unreadable"].as_array().unwrap().len(), unreadable, "{path}: {view}");
+    }
 }

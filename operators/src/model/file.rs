@@ -135,6 +135,12 @@ impl FileItem {
         Key::new(&self.date_prefix, &self.file_key)
     }
 
+    /// The key of the manifest that it is in.
+    pub fn manifest_key(&self) -> Option<Key> {
+        let name = self.manifest_path.as_deref()?.rsplit('/').next()?;
+        Some(Key::new(&self.date_prefix, format!("{MANIFEST_KEY_PREFIX}{name}")))
+    }
+
     /// Whether a key is that of a file: below a date, and no manifest's. The schema and the previous system's locks stand
     /// below other partition keys.
     pub fn is_file_key(key: &Key) -> bool {

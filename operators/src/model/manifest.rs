@@ -181,6 +181,12 @@ impl ManifestItem {
         id_of_key(&self.file_key)
     }
 
+    /// Whether it failed with its outputs recorded. Readers may see some of them, or yet come to: whoever was completing
+    /// them may still be at it. So rows of its files may be there twice if these are converted again.
+    pub fn has_lost_commit(&self) -> bool {
+        self.status == ManifestState::Failed && self.commit.is_some()
+    }
+
     /// Whether this release may touch it.
     pub fn is_ours(&self) -> bool {
         self.schema_version.is_some()

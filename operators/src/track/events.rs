@@ -1,7 +1,7 @@
 //! What becomes of notifications: each event is one log line and one metric together.
 
 use super::Target;
-use crate::model::ObjectEvent;
+use crate::model::{FileItem, ManifestItem, ObjectEvent};
 
 /// A notification was handled.
 pub(super) struct NotificationHandled<'a> {
@@ -28,5 +28,28 @@ impl NotificationHandled<'_> {
         } else {
             tracing::info!(object = object.uri(), outcome, reason, "Notification handled.");
         }
+    }
+}
+
+/// The same content came again after its file had failed, and readers may see rows of it already.
+pub(super) struct RedriveLeftToAPerson<'a> {
+    pub object: &'a ObjectEvent,
+    pub file: &'a FileItem,
+    pub manifest: &'a ManifestItem,
+}
+
+impl RedriveLeftToAPerson<'_> {
+    pub fn emit(self) {
+        let Self { object, file, manifest } = self;
+        metrics::counter!("penstock_notifications_total", "outcome" => "commit_lost").increment(1);
+        tracing::warn!(
+            object = object.uri(),
+            outcome = "commit_lost",
+            file_key = file.file_key,
+            date = file.date_prefix,
+            manifest_id = manifest.id(),
+            error = manifest.error_message,
+            "Notification ignored: outputs of the file's manifest may be visible. `penstock redrive` tells which."
+        );
     }
 }

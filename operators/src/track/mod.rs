@@ -27,12 +27,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use decide::{Current, Decision, Ignored, compare, decide};
-use events::NotificationHandled;
+use events::{NotificationHandled, RedriveLeftToAPerson};
 pub use quarantine::{QuarantineOptions, copy_key};
 
 use crate::{
+    fold::protocol::read_manifest,
     model::{
-        FileItem, FileState, ItemError, ObjectEvent, SCHEMA_VERSION, attribute, date_of_key, file_key_of,
+        FileItem, FileState, ItemError, ManifestItem, ObjectEvent, SCHEMA_VERSION, attribute, date_of_key, file_key_of,
         foreign_file_key, read_item, shard_of, text, versioned_key,
     },
     record::read_value,
@@ -177,6 +178,11 @@ impl Tracker {
                         NotificationHandled { outcome: "superseded", target, object }.emit();
                         return Ok(());
                     }
+                    // The manifest is final: what it says now it says when the write arrives.
+                    if let Some(manifest) = self.manifest_of(&item).await?.filter(ManifestItem::has_lost_commit) {
+                        RedriveLeftToAPerson { object, file: &item, manifest: &manifest }.emit();
+                        return Ok(());
+                    }
                     self.replace(&item, object, target).remove("error_message").remove("failed_time")
                 }
                 Decision::NewVersion => {
@@ -308,6 +314,14 @@ impl Tracker {
             }
         }
         Ok(date_in(0))
+    }
+
+    /// The manifest that a file is in, if it hasn't expired.
+    async fn manifest_of(&self, file: &FileItem) -> Result<Option<ManifestItem>, OperatorError> {
+        match file.manifest_key() {
+            Some(key) => read_manifest(&*self.table, &key).await,
+            None => Ok(None),
+        }
     }
 
     async fn ask_bucket(&self, object: &ObjectEvent) -> Result<Current, CloudError> {

@@ -78,7 +78,7 @@ pub const TRANSITIONS: &[Transition] = &[
         may_set: &["etag", "sequencer", "version_id"],
         removes: &["manifest_path", "ttl", "error_message", "failed_time"],
         may_remove: &["sequencer", "version_id"],
-        before: "the bucket still shows this etag",
+        before: "the bucket still shows this etag; its manifest did not fail with a commit",
         ..ROW
     },
     Transition {
@@ -91,7 +91,7 @@ pub const TRANSITIONS: &[Transition] = &[
         removes: &["manifest_path", "ttl"],
         may_set: &["etag", "sequencer", "version_id", "size_bytes"],
         may_remove: &["error_message", "failed_time", "completed_time", "rows", "rejected_rows", "job_run_id"],
-        before: "the bucket still has this etag or version",
+        before: "the bucket still has this etag or version; its manifest did not fail with a commit, or they insist",
         ..ROW
     },
     Transition {

@@ -11,7 +11,7 @@ use crate::{
     oncall::{
         Layout,
         find::{Named, split_name},
-        redrive::{FileName, Outcome, Selection, Step},
+        redrive::{FileName, Outcome, Request, Selection, Step},
     },
 };
 
@@ -45,6 +45,10 @@ pub struct Arguments {
     /// Do it.
     #[arg(long)]
     yes: bool,
+    /// Also to files whose manifest failed with its outputs recorded (commit_lost): what readers see of them must be taken
+    /// away first, or rows are there twice.
+    #[arg(long, conflicts_with = "dlq")]
+    force: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -54,7 +58,8 @@ pub struct Arguments {
 pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
     let mut pipeline = arguments.place.load(app, &arguments.file)?;
     let layout = Layout::of(&pipeline)?;
-    let command = Command::Redrive { selection: arguments.selection(&layout)?, act: arguments.yes };
+    let selection = arguments.selection(&layout)?;
+    let command = Command::Redrive(Request { selection, act: arguments.yes, force: arguments.force });
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
     let told = runtime.block_on(call(&arguments.place, &mut pipeline, &command))?;
     if arguments.json {

@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 
 use super::{App, Exit, place::PlaceArguments};
 use crate::{
-    facts::{Facts, TRACKING_TABLE, queue_depths},
+    facts::{COUNTED_ITEMS, Facts, TRACKING_TABLE, queue_depths},
     lag,
     loader::Pipeline,
 };
@@ -37,7 +37,10 @@ pub struct Arguments {
     /// Show it again and again, until Ctrl-C; every two seconds, or as often as said.
     #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "2s", value_parser = parse_duration)]
     watch: Option<Duration>,
-    /// Print JSON; with --watch an object a line.
+    /// Count everything; else 20,000 items are read at most, and past that counts are told as "at least".
+    #[arg(long)]
+    all: bool,
+    /// Print JSON; with --watch an object a line. `facts.is_floor` says whether there is more than was counted.
     #[arg(long)]
     json: bool,
 }
@@ -48,11 +51,11 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
     let runtime = tokio::runtime::Runtime::new().context("no runtime could be started")?;
     runtime.block_on(async {
         let Some(every) = arguments.watch else {
-            Status::read(&arguments.place, &mut pipeline).await?.write(out, arguments.json)?;
+            Status::read(arguments, &mut pipeline).await?.write(out, arguments.json)?;
             return Ok(Exit::Ok);
         };
         loop {
-            let status = Status::read(&arguments.place, &mut pipeline).await?;
+            let status = Status::read(arguments, &mut pipeline).await?;
             // A screen is drawn anew; a file or a pipe gets one after the other, and JSON one a line.
             if arguments.json {
                 writeln!(out, "{}", serde_json::to_string(&status)?)?;
@@ -89,10 +92,11 @@ struct Status {
 }
 
 impl Status {
-    async fn read(place: &PlaceArguments, pipeline: &mut Pipeline) -> anyhow::Result<Self> {
-        let home = place.look(pipeline).await?;
+    async fn read(arguments: &Arguments, pipeline: &mut Pipeline) -> anyhow::Result<Self> {
+        let home = arguments.place.look(pipeline).await?;
         let cloud = home.cloud();
-        let facts = Facts::read(&*cloud.table(TRACKING_TABLE).await?).await?;
+        let most = if arguments.all { usize::MAX } else { COUNTED_ITEMS };
+        let facts = Facts::read_at_most(&*cloud.table(TRACKING_TABLE).await?, most).await?;
         let depths = queue_depths(&**cloud, pipeline.resources.queues.keys()).await?;
         let depth = |depth: QueueDepth| json!({ "visible": depth.visible, "in_flight": depth.in_flight, "delayed": depth.delayed });
         let owner = home.local().and_then(|local| read_owner(local.dir())).filter(is_alive);
@@ -114,10 +118,16 @@ impl Status {
             writeln!(out, "No files yet.")?;
         }
         for (date, of_date) in &self.facts.dates {
-            of_date.tell(date, out)?;
+            of_date.tell(date, self.facts.is_floor, out)?;
             if let Some(oldest) = &of_date.oldest_pending {
                 writeln!(out, "            oldest pending since {oldest}")?;
             }
+        }
+        if self.facts.is_floor {
+            writeln!(
+                out,
+                "There are more than {COUNTED_ITEMS} items: counts are at least these, and --all counts them all."
+            )?;
         }
         for (name, depth) in &self.queues {
             let [visible, in_flight, delayed] =
@@ -130,7 +140,8 @@ impl Status {
             let owner = lag.owner.as_deref().unwrap_or("nobody");
             writeln!(out, "{} {}: {}, read by {owner}", lag.source, lag.shard, lag.words())?;
         }
-        for trouble in self.facts.failed_manifests.iter().chain(&self.facts.troubled_files) {
+        let Facts { failed_manifests, troubled_files, unreadable, .. } = &self.facts;
+        for trouble in failed_manifests.iter().chain(troubled_files).chain(unreadable) {
             writeln!(out, "{} {}/{}: {}", trouble.state, trouble.date, trouble.key, trouble.reason)?;
         }
         Ok(())

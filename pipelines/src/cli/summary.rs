@@ -25,12 +25,13 @@ const SAMPLE: (usize, usize, usize) = (8, 3, 24);
 pub fn write(out: &mut dyn Write, facts: &Facts, s3: Option<&Path>, took: Duration) -> anyhow::Result<()> {
     writeln!(out)?;
     for (date, of_date) in &facts.dates {
-        of_date.tell(date, out)?;
+        of_date.tell(date, facts.is_floor, out)?;
     }
     troubles(out, "Files in quarantine", facts.troubled_files.iter().filter(|trouble| trouble.state == "quarantined"))?;
     troubles(out, "Files that failed", facts.troubled_files.iter().filter(|trouble| trouble.state == "failed"))?;
     troubles(out, "Manifests that failed", facts.failed_manifests.iter())?;
     troubles(out, "Manifests whose outputs can't be made visible for now", facts.stuck_manifests.iter())?;
+    troubles(out, "Items that can't be read", facts.unreadable.iter())?;
     let seconds = took.as_secs_f64().max(0.001);
     writeln!(
         out,
@@ -52,10 +53,11 @@ pub fn write(out: &mut dyn Write, facts: &Facts, s3: Option<&Path>, took: Durati
     parquet(out, facts, s3)
 }
 
-/// How many files and manifests failed.
+/// How many files and manifests failed, or can't be read.
 pub fn failures(facts: &Facts) -> u64 {
     let stuck = facts.stuck_manifests.len() as u64;
-    facts.files(FileState::Failed) + facts.manifests(ManifestState::Failed) + stuck
+    let unreadable = facts.unreadable.len() as u64;
+    facts.files(FileState::Failed) + facts.manifests(ManifestState::Failed) + stuck + unreadable
 }
 
 fn troubles<'a>(out: &mut dyn Write, title: &str, troubles: impl Iterator<Item = &'a Trouble>) -> anyhow::Result<()> {

@@ -23,7 +23,7 @@ use self::screen::{Operator, Screen};
 use super::{App, Exit, place::PlaceArguments};
 use crate::{
     control::{Client, protocol::Command},
-    facts::{Facts, TRACKING_TABLE, queue_depths},
+    facts::{COUNTED_ITEMS, Facts, TRACKING_TABLE, queue_depths},
     lag,
     loader::Pipeline,
 };
@@ -162,7 +162,7 @@ impl Looker {
             problem,
             ..Screen::default()
         };
-        screen.facts = Facts::read(&*cloud.table(TRACKING_TABLE).await?).await?;
+        screen.facts = Facts::read_at_most(&*cloud.table(TRACKING_TABLE).await?, COUNTED_ITEMS).await?;
         let depths = queue_depths(&**cloud, pipeline.resources.queues.keys()).await?;
         screen.queues = depths.into_iter().map(|(name, of)| (name, of.visible, of.in_flight)).collect();
         screen.lag = lag::read(&pipeline.graph, &**cloud).await?;

@@ -6,13 +6,16 @@ use anyhow::Context;
 use clap::Args;
 
 use super::{App, Exit, place::DayArguments};
-use crate::oncall::verify::{Verdict, verify};
+use crate::{
+    oncall::verify::{Verdict, verify},
+    words::plural,
+};
 
 /// Things that are listed one by one.
 const SHOWN: usize = 50;
 
 /// Check a day: inputs, items, manifests, their JSON, reports, Parquet and rejects must add up. Exits with 1 if something
-/// is off, with 3 if nothing is but some work isn't finished.
+/// is off, with 3 if nothing is but some work isn't finished, or can't be checked any more because its items have expired.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -39,7 +42,7 @@ pub fn run(app: &App, arguments: &Arguments, out: &mut dyn Write) -> anyhow::Res
     } else {
         tell(out, &verdict)?;
     }
-    Ok(match (verdict.off.is_empty(), verdict.unfinished.is_empty()) {
+    Ok(match (verdict.off.is_empty(), verdict.unfinished.is_empty() && verdict.expired == 0) {
         (false, _) => Exit::Failed,
         (true, false) => Exit::Troubled,
         (true, true) => Exit::Ok,
@@ -75,13 +78,26 @@ fn tell(out: &mut dyn Write, verdict: &Verdict) -> anyhow::Result<()> {
     if verdict.unfinished.len() > SHOWN {
         writeln!(out, "… and {} more", verdict.unfinished.len() - SHOWN)?;
     }
-    let has_nothing =
-        verdict.inputs == 0 && verdict.files.is_empty() && verdict.manifests.is_empty() && verdict.parquet_files == 0;
+    if verdict.expired > 0 {
+        writeln!(
+            out,
+            "expired: {} are older than items of finished work are kept: they can't be checked",
+            plural(verdict.expired, "object")
+        )?;
+    }
+    let has_nothing = verdict.expired == 0
+        && verdict.inputs == 0
+        && verdict.files.is_empty()
+        && verdict.manifests.is_empty()
+        && verdict.parquet_files == 0;
     match (verdict.off.len(), verdict.unfinished.len()) {
         // Most often the date is misspelt.
         (0, 0) if has_nothing => writeln!(out, "There is nothing of {}.", verdict.date)?,
+        (0, 0) if verdict.expired > 0 => writeln!(out, "What can be checked adds up; items have expired.")?,
         (0, 0) => writeln!(out, "All of it adds up.")?,
-        (0, left) => writeln!(out, "What is finished adds up; {left} are not finished.")?,
+        (0, 1) => writeln!(out, "What is finished adds up; 1 thing isn't finished.")?,
+        (0, left) => writeln!(out, "What is finished adds up; {left} things aren't finished.")?,
+        (1, _) => writeln!(out, "1 thing is off.")?,
         (off, _) => writeln!(out, "{off} things are off.")?,
     }
     Ok(())

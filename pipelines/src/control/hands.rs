@@ -72,8 +72,8 @@ impl Hands {
                 let request = flush::ask(&*self.cloud, &Layout::of(&self.pipeline)?, date).await?;
                 Ok(serde_json::to_value(request)?)
             }
-            Command::Redrive { selection, act } => {
-                let steps = redrive::redrive(&*self.cloud, &self.pipeline, selection, *act).await?;
+            Command::Redrive(request) => {
+                let steps = redrive::redrive(&*self.cloud, &self.pipeline, request).await?;
                 Ok(serde_json::to_value(steps)?)
             }
         }

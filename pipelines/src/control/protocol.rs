@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::oncall::redrive::Selection;
+use crate::oncall::redrive;
 
 /// The version of this protocol.
 pub const VERSION: u32 = 1;
@@ -43,12 +43,7 @@ pub enum Command {
     /// Show records as they pass an operator: a part each.
     Tap(TapRequest),
     /// Redrive files or dead letters.
-    Redrive {
-        /// Which.
-        selection: Selection,
-        /// Whether to do it; else only what would be done is told.
-        act: bool,
-    },
+    Redrive(redrive::Request),
 }
 
 /// Which records to show.

@@ -41,7 +41,9 @@ pub async fn redrive(
     Json(RedriveRequest { selection, act }): Json<RedriveRequest>,
 ) -> Answer<Vec<Step>> {
     dashboard.allow(&headers)?;
-    let redriven = redrive::redrive(&**dashboard.home.cloud(), &dashboard.pipeline, &selection, act).await;
+    // To insist on what may double rows takes the command, which whoever is refused is told.
+    let request = redrive::Request { selection, act, force: false };
+    let redriven = redrive::redrive(&**dashboard.home.cloud(), &dashboard.pipeline, &request).await;
     let steps = redriven.map_err(|error| {
         let is_cloud = error.chain().any(|cause| cause.is::<CloudError>());
         let status = if is_cloud { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST };
@@ -49,7 +51,7 @@ pub async fn redrive(
     })?;
     if act {
         let redriven = steps.iter().filter(|step| step.outcome == Outcome::Redriven).count();
-        tracing::info!(?selection, redriven, left = steps.len() - redriven, "Redriven from the dashboard.");
+        tracing::info!(selection = ?request.selection, redriven, left = steps.len() - redriven, "Redriven from the dashboard.");
     }
     Ok(Json(steps))
 }

@@ -4,13 +4,14 @@ use axum::{
     Json,
     extract::{Query as UrlQuery, State},
 };
+use chrono::Utc;
 use penstock_engine::cloud::table::{Consistency, Key, Query, Range};
-use penstock_operators::model::{FileItem, date_of_key, file_key_of, id_of_key, read_item};
+use penstock_operators::model::{FileItem, date_of_key, file_key_of, id_of_key};
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Failure, Shared, cut};
+use super::{Answer, Failure, Shared, cut, read_or_tell};
 use crate::{
-    facts::TRACKING_TABLE,
+    facts::{Facts, TRACKING_TABLE},
     oncall::trace::{Options, Story, trace},
 };
 
@@ -24,6 +25,8 @@ const SHOWN: usize = 200;
 pub struct View {
     files: Vec<FileView>,
     dates: Vec<String>,
+    /// Why some can't be shown.
+    unreadable: Vec<String>,
     /// Whether there may be more.
     cut: bool,
 }
@@ -42,6 +45,13 @@ pub struct FileView {
     rows: Option<u64>,
     rejected_rows: Option<u64>,
     error: Option<String>,
+}
+
+impl FileView {
+    /// Its date.
+    pub fn date(&self) -> &str {
+        &self.date
+    }
 }
 
 impl From<&FileItem> for FileView {
@@ -74,16 +84,16 @@ pub struct Search {
 
 pub async fn search(State(dashboard): State<Shared>, UrlQuery(search): UrlQuery<Search>) -> Answer<View> {
     let counts = dashboard.counts().await?;
-    let dates: Vec<String> = counts.facts.dates.keys().rev().cloned().collect();
+    let dates = counts.known_dates(Utc::now().date_naive());
     let (named_date, prefix) =
         what(search.key.as_deref().unwrap_or_default().trim(), dashboard.option("input_prefix").unwrap_or_default());
     let date = search.date.filter(|date| !date.is_empty()).or(named_date);
     let chosen: Vec<&str> = match &date {
         Some(date) => vec![date],
-        None => dates.iter().take(DATES).map(String::as_str).collect(),
+        None => newest(&dates, &counts),
     };
     let table = dashboard.home.cloud().table(TRACKING_TABLE).await?;
-    let (mut files, mut cut) = (Vec::new(), false);
+    let (mut files, mut unreadable, mut cut) = (Vec::new(), Vec::new(), false);
     for date in chosen {
         let range = if prefix.is_empty() { Range::All } else { Range::Prefix(prefix.clone()) };
         let page = table.query(&Query::partition(date).range(range).limit(OF_A_DATE)).await?;
@@ -93,7 +103,7 @@ pub async fn search(State(dashboard): State<Shared>, UrlQuery(search): UrlQuery<
             if let Some(penstock_engine::cloud::AttributeValue::S(sort)) = item.get("file_key")
                 && is_file(sort)
             {
-                files.push(FileView::from(&read_item::<FileItem>("file", item).map_err(anyhow::Error::from)?));
+                files.extend(read_or_tell::<FileItem>("file", item, &mut unreadable).as_ref().map(FileView::from));
             }
         }
         if files.len() >= SHOWN {
@@ -102,7 +112,17 @@ pub async fn search(State(dashboard): State<Shared>, UrlQuery(search): UrlQuery<
         }
     }
     files.truncate(SHOWN);
-    Ok(Json(View { files, dates, cut }))
+    Ok(Json(View { files, dates, unreadable, cut }))
+}
+
+/// The newest dates that have items, and those of the last days that may.
+fn newest<'a>(dates: &'a [String], counts: &Facts) -> Vec<&'a str> {
+    let is_counted = |date: &&String| counts.dates.contains_key(*date);
+    let counted = dates.iter().filter(is_counted).take(DATES);
+    let mut newest: Vec<&str> =
+        counted.chain(dates.iter().filter(|date| !is_counted(date))).map(String::as_str).collect();
+    newest.sort_unstable_by(|a, b| b.cmp(a));
+    newest
 }
 
 /// Which file: its date, and its key below it.
@@ -137,6 +157,22 @@ fn what(text: &str, input_prefix: &str) -> (Option<String>, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::DateFacts;
+
+    #[test]
+    fn today_is_looked_at_even_if_it_was_not_counted_and_old_dates_are_not_crowded_out() {
+        let old = (1..=28).map(|day| (format!("2026-02-{day:02}"), DateFacts::default()));
+        let more = (1..=20).map(|day| (format!("2026-01-{day:02}"), DateFacts::default()));
+        let mut facts = Facts { dates: old.chain(more).collect(), ..Facts::default() };
+        let today = "2026-11-26".parse().unwrap();
+        let dates = facts.known_dates(today);
+        assert_eq!((dates.len(), newest(&dates, &facts).len()), (48, DATES));
+        facts.is_floor = true;
+        let dates = facts.known_dates(today);
+        let newest = newest(&dates, &facts);
+        assert_eq!((dates.len(), newest.len()), (48 + 31, DATES + 31));
+        assert_eq!((newest[0], newest[31]), ("2026-11-26", "2026-02-28"));
+    }
 
     #[test]
     fn people_may_name_a_file_as_they_know_it() {

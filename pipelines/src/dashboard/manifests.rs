@@ -4,6 +4,7 @@ use axum::{
     Json,
     extract::{Query as UrlQuery, State},
 };
+use chrono::Utc;
 use penstock_engine::{
     cloud::table::{Key, Query, Range},
     telemetry::trace::trace_id,
@@ -12,12 +13,12 @@ use penstock_operators::{
     fold::protocol::read_manifest,
     model::{
         AttemptReport, FileResult, MANIFEST_KEY_PREFIX, ManifestItem, ManifestJson, ManifestState, STATUS_INDEX,
-        attribute, read_item,
+        attribute,
     },
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Dashboard, Failure, Shared, cut};
+use super::{Answer, Dashboard, Failure, Shared, cut, read_or_tell};
 use crate::{
     facts::TRACKING_TABLE,
     oncall::trace::{Attempt, ManifestStory, Next, Options, trace},
@@ -36,6 +37,8 @@ pub struct ListView {
     manifests: Vec<Row>,
     /// The dates that can be chosen.
     dates: Vec<String>,
+    /// Why some can't be shown.
+    unreadable: Vec<String>,
     /// Whether there are more.
     cut: bool,
 }
@@ -74,25 +77,38 @@ pub async fn list(State(dashboard): State<Shared>, UrlQuery(filter): UrlQuery<Fi
         ),
         None => None,
     };
-    let (found, dates, cut) = dashboard
+    let Found { manifests, dates, unreadable, cut } = dashboard
         .manifests(filter.date.as_deref(), state, |manifest| state.is_none_or(|state| manifest.status == state))
         .await?;
-    Ok(Json(ListView { manifests: found.iter().map(row).collect(), dates, cut }))
+    Ok(Json(ListView { manifests: manifests.iter().map(row).collect(), dates, unreadable, cut }))
+}
+
+/// Manifests as they were found.
+pub(super) struct Found {
+    /// Those that are wanted, the newest first.
+    pub manifests: Vec<ManifestItem>,
+    /// The dates that can be chosen.
+    pub dates: Vec<String>,
+    /// Why some can't be read.
+    pub unreadable: Vec<String>,
+    /// Whether there may be more.
+    pub cut: bool,
 }
 
 impl Dashboard {
-    /// Manifests that are wanted, of a date or of the newest ones; the dates that there are; whether there may be more.
+    /// Manifests that are wanted, of a date or of the newest ones.
     pub(super) async fn manifests(
         &self,
         date: Option<&str>,
         state: Option<ManifestState>,
         wanted: impl Fn(&ManifestItem) -> bool,
-    ) -> Result<(Vec<ManifestItem>, Vec<String>, bool), Failure> {
+    ) -> Result<Found, Failure> {
         let counts = self.counts().await?;
-        let dates: Vec<String> = counts.facts.dates.keys().rev().cloned().collect();
+        let dates = counts.known_dates(Utc::now().date_naive());
         let date = date.filter(|date| !date.is_empty());
         let table = self.home.cloud().table(TRACKING_TABLE).await?;
-        let (mut found, mut left, mut cut) = (Vec::new(), READ, !counts.complete && date.is_none());
+        let (mut found, mut left, mut cut) = (Vec::new(), READ, counts.is_floor && date.is_none());
+        let mut unreadable = Vec::new();
         for query in queries(date, state, &dates) {
             if left == 0 || found.len() >= SHOWN {
                 cut = true;
@@ -102,16 +118,13 @@ impl Dashboard {
             left = left.saturating_sub(page.items.len());
             cut |= page.next.is_some();
             for item in page.items.iter().filter(|item| item.contains_key(attribute::SCHEMA_VERSION)) {
-                let manifest: ManifestItem = read_item("manifest", item).map_err(anyhow::Error::from)?;
-                if wanted(&manifest) {
-                    found.push(manifest);
-                }
+                found.extend(read_or_tell("manifest", item, &mut unreadable).filter(&wanted));
             }
         }
         found.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.file_key.cmp(&b.file_key)));
         cut |= found.len() > SHOWN;
         found.truncate(SHOWN);
-        Ok((found, dates, cut))
+        Ok(Found { manifests: found, dates, unreadable, cut })
     }
 }
 

@@ -28,22 +28,25 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use penstock_engine::{cloud::CloudError, graph::Registry, monitor::Monitor, operator::OperatorError};
-use serde::Serialize;
+use penstock_engine::{
+    cloud::{CloudError, Item},
+    graph::Registry,
+    monitor::Monitor,
+    operator::OperatorError,
+};
+use penstock_operators::model::read_item;
+use serde::{Serialize, de::DeserializeOwned};
 
 use cached::Cached;
 pub use history::History;
 use kept::Kept;
 
 use crate::{
-    facts::{Facts, TRACKING_TABLE, queue_depths},
+    facts::{COUNTED_ITEMS, Facts, TRACKING_TABLE, queue_depths},
     home::Home,
     loader::Pipeline,
     token::Token,
 };
-
-/// At most so many items are read for counts; past that a count is told as "at least".
-const COUNTED_ITEMS: usize = 20_000;
 
 /// Counts are read anew after so long at the earliest, and never more than a twentieth of the time: on one machine, and
 /// where readings are paid.
@@ -57,16 +60,9 @@ pub struct Dashboard {
     monitor: Monitor,
     history: Arc<History>,
     token: Option<Token>,
-    counts: Cached<Counts>,
+    counts: Cached<Facts>,
     queues: Cached<BTreeMap<String, penstock_engine::cloud::queue::QueueDepth>>,
     kept: Arc<Kept>,
-}
-
-/// What the table says, as far as it was read.
-struct Counts {
-    facts: Facts,
-    /// Whether that is everything.
-    complete: bool,
 }
 
 impl Dashboard {
@@ -96,12 +92,11 @@ impl Dashboard {
     }
 
     /// The counts of the table; many who look at once cause one reading.
-    async fn counts(&self) -> Result<Arc<Counts>, Failure> {
+    async fn counts(&self) -> Result<Arc<Facts>, Failure> {
         self.counts
             .get(|| async {
                 let table = self.home.cloud().table(TRACKING_TABLE).await?;
-                let (facts, complete) = Facts::read_at_most(&*table, COUNTED_ITEMS).await?;
-                Ok(Counts { facts, complete })
+                Ok(Facts::read_at_most(&*table, COUNTED_ITEMS).await?)
             })
             .await
     }
@@ -253,6 +248,17 @@ impl From<OperatorError> for Failure {
 impl From<object_store::Error> for Failure {
     fn from(error: object_store::Error) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+}
+
+/// Reads an item; one that can't be read is told, and keeps no other from being shown.
+fn read_or_tell<T: DeserializeOwned>(what: &'static str, item: &Item, unreadable: &mut Vec<String>) -> Option<T> {
+    match read_item(what, item) {
+        Ok(read) => Some(read),
+        Err(error) => {
+            unreadable.push(error.to_string());
+            None
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use penstock_engine::{
 use serde::Serialize;
 
 use super::{Answer, Dashboard, Shared};
-use crate::facts::Facts;
+use crate::facts::{Facts, Trouble};
 
 /// What stands above every page.
 #[derive(Debug, Serialize)]
@@ -36,6 +36,8 @@ pub struct View {
     queues: Vec<QueueView>,
     totals: Totals,
     dates: Vec<DateView>,
+    /// Items that can't be read, as many as are shown of `totals.unreadable`.
+    unreadable: Vec<Trouble>,
 }
 
 /// An operator of the graph.
@@ -79,6 +81,7 @@ struct Totals {
     corrupt_rows: u64,
     bytes: u64,
     unsettled_manifests: u64,
+    unreadable: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -93,6 +96,8 @@ struct DateView {
 
 /// At most so many dates are shown, the newest first.
 const DATES: usize = 31;
+/// At most so many items that can't be read are shown.
+const UNREADABLE: usize = 10;
 
 /// What this process is and how it is. Reads nothing.
 pub async fn process(State(dashboard): State<Shared>) -> Json<Process> {
@@ -135,8 +140,9 @@ pub async fn get(State(dashboard): State<Shared>) -> Answer<View> {
                 delayed: depth.delayed,
             })
             .collect(),
-        totals: totals(&counts.facts, counts.complete),
-        dates: dates(&counts.facts),
+        totals: totals(&counts),
+        dates: dates(&counts),
+        unreadable: counts.unreadable.iter().take(UNREADABLE).cloned().collect(),
     }))
 }
 
@@ -167,7 +173,7 @@ fn operators(
     nodes.iter().map(operator).collect()
 }
 
-fn totals(facts: &Facts, complete: bool) -> Totals {
+fn totals(facts: &Facts) -> Totals {
     let (mut files, mut manifests) = (BTreeMap::new(), BTreeMap::new());
     for date in facts.dates.values() {
         for (state, count) in &date.files {
@@ -178,7 +184,7 @@ fn totals(facts: &Facts, complete: bool) -> Totals {
         }
     }
     Totals {
-        complete,
+        complete: !facts.is_floor,
         files,
         manifests,
         rows: facts.rows(),
@@ -186,6 +192,7 @@ fn totals(facts: &Facts, complete: bool) -> Totals {
         corrupt_rows: facts.corrupt_rows(),
         bytes: facts.bytes(),
         unsettled_manifests: facts.unsettled_manifests,
+        unreadable: facts.unreadable.len(),
     }
 }
 

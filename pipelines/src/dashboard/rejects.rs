@@ -4,17 +4,18 @@ use axum::{
     Json,
     extract::{Query as UrlQuery, State},
 };
+use chrono::Utc;
 use object_store::{GetOptions, GetRange, path::Path};
 use penstock_engine::cloud::table::{Key, Query};
 use penstock_operators::{
     fold::protocol::read_manifest,
-    model::{FileItem, FileState, MANIFEST_KEY_PREFIX, ManifestState, SHARDS, STATUS_INDEX, read_item},
+    model::{FileItem, FileState, MANIFEST_KEY_PREFIX, ManifestState, SHARDS, STATUS_INDEX},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Answer, Dashboard, Failure, Shared, files::FileView};
-use crate::facts::TRACKING_TABLE;
+use super::{Answer, Dashboard, Failure, Shared, files::FileView, read_or_tell};
+use crate::facts::{TRACKING_TABLE, newest_first, read_some};
 
 /// At most so many files of a state and shard are shown.
 const OF_A_SHARD: usize = 20;
@@ -29,6 +30,8 @@ pub struct View {
     failed: Vec<FileView>,
     /// Manifests with rejected lines, the newest first.
     manifests: Vec<WithRejects>,
+    /// Why some files or manifests can't be shown.
+    unreadable: Vec<String>,
     /// Whether there may be more of any of these.
     cut: bool,
 }
@@ -43,33 +46,40 @@ struct WithRejects {
 }
 
 pub async fn list(State(dashboard): State<Shared>) -> Answer<View> {
-    let (quarantined, more_quarantined) = dashboard.files_in(FileState::Quarantined).await?;
-    let (failed, more_failed) = dashboard.files_in(FileState::Failed).await?;
+    let mut unreadable = Vec::new();
+    let (quarantined, more_quarantined) = dashboard.files_in(FileState::Quarantined, &mut unreadable).await?;
+    let (failed, more_failed) = dashboard.files_in(FileState::Failed, &mut unreadable).await?;
     let has_rejects = |manifest: &penstock_operators::model::ManifestItem| manifest.rejected_rows.unwrap_or(0) > 0;
-    let (manifests, _, more_manifests) = dashboard.manifests(None, Some(ManifestState::Completed), has_rejects).await?;
-    let manifests = manifests.iter().map(|manifest| WithRejects {
+    let found = dashboard.manifests(None, Some(ManifestState::Completed), has_rejects).await?;
+    unreadable.extend(found.unreadable);
+    let manifests = found.manifests.iter().map(|manifest| WithRejects {
         id: manifest.id().to_owned(),
         date: manifest.date_prefix.clone(),
         rows: manifest.rows.unwrap_or_default(),
         rejected_rows: manifest.rejected_rows.unwrap_or_default(),
         rejects_key: manifest.commit.as_ref().and_then(|commit| commit.rejects_key.clone()),
     });
-    let cut = more_quarantined || more_failed || more_manifests;
-    Ok(Json(View { quarantined, failed, manifests: manifests.collect(), cut }))
+    let cut = more_quarantined || more_failed || found.cut;
+    Ok(Json(View { quarantined, failed, manifests: manifests.collect(), unreadable, cut }))
 }
 
 impl Dashboard {
-    /// Some files in a state, and whether there are more.
-    async fn files_in(&self, state: FileState) -> Result<(Vec<FileView>, bool), Failure> {
+    /// Some files in a state, those of the last days first; and whether there are more.
+    async fn files_in(&self, state: FileState, unreadable: &mut Vec<String>) -> Result<(Vec<FileView>, bool), Failure> {
         let table = self.home.cloud().table(TRACKING_TABLE).await?;
         let (mut files, mut cut) = (Vec::new(), false);
         for shard in 0..SHARDS {
-            let page = table.query(&Query::index(STATUS_INDEX, state.status(shard)).limit(OF_A_SHARD)).await?;
-            cut |= page.next.is_some();
-            for item in &page.items {
-                files.push(FileView::from(&read_item::<FileItem>("file", item).map_err(anyhow::Error::from)?));
+            let mut left = OF_A_SHARD;
+            for range in newest_first(Utc::now().date_naive()) {
+                let query = Query::index(STATUS_INDEX, state.status(shard)).range(range);
+                let (items, whole) = read_some(&*table, query, &mut left).await?;
+                cut |= !whole;
+                for item in &items {
+                    files.extend(read_or_tell::<FileItem>("file", item, unreadable).as_ref().map(FileView::from));
+                }
             }
         }
+        files.sort_by(|a: &FileView, b| b.date().cmp(a.date()));
         Ok((files, cut))
     }
 }

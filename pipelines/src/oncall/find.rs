@@ -72,8 +72,8 @@ fn is_date(text: &str) -> bool {
     text.len() == 10 && NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok()
 }
 
-/// The day in a manifest's id: that on which it was made.
-fn created_day(id: &str) -> Option<NaiveDate> {
+/// The day in a manifest's id, or in the name of one of its outputs: that on which the manifest was made.
+pub(super) fn created_day(id: &str) -> Option<NaiveDate> {
     let day = id.strip_prefix("batch-")?.split('-').nth(1)?;
     NaiveDate::parse_from_str(day, "%Y%m%d").ok()
 }

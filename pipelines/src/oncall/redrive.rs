@@ -1,28 +1,31 @@
 //! Redrive: files that failed or are in quarantine become pending again, and dead letters go back where they came from.
 //!
 //! A file is set back only while the bucket still shows the version that its item tells of; else its rows would be of
-//! another content than the item says. Everything is decided first, then shown, and only then done.
+//! another content than the item says; and not while rows of it may be visible already, unless a person insists.
+//! Everything is decided first, then shown, and only then done.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 use chrono::Utc;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use penstock_engine::{
     cloud::{
-        AttributeValue, Bucket, Cloud, Table,
+        AttributeValue, Bucket, Cloud, Queue, Table,
         queue::{Message, Outgoing},
-        stage::ObjectHead,
+        stage::{ObjectHead, TOKEN, Upload},
         table::{Carried, Condition, Consistency, Key, Query, Range, Write, carry_out, query_all},
     },
     time::format_time,
 };
 use penstock_operators::{
-    fold::protocol::read_manifest_json,
-    model::{FileItem, FileState, SHARDS, STATUS_INDEX, attribute, read_item, shard_of},
+    fold::protocol::{read_manifest, read_manifest_json},
+    model::{FileItem, FileState, ManifestItem, SHARDS, STATUS_INDEX, attribute, id_of_key, read_item, shard_of, text},
 };
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +65,19 @@ pub enum Selection {
     },
 }
 
+/// What a person wants redriven, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// Which files or messages.
+    pub selection: Selection,
+    /// Whether to do it; else only what would be done is told.
+    pub act: bool,
+    /// Whether to do it to files of a [`LostCommit`], too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+}
+
 /// The key of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileName {
@@ -96,23 +112,44 @@ pub enum Outcome {
     Left,
 }
 
-/// Decides about a selection, and with `act` carries it out.
-pub async fn redrive(
-    cloud: &dyn Cloud,
-    pipeline: &Pipeline,
-    selection: &Selection,
-    act: bool,
-) -> anyhow::Result<Vec<Step>> {
+impl Step {
+    fn left(what: impl Into<String>, reason: impl Into<String>, because: impl Into<String>) -> Self {
+        Self { what: what.into(), reason: reason.into(), outcome: Outcome::Left, because: because.into() }
+    }
+}
+
+/// Decides about what is asked for, and carries it out if it is to. Whatever comes in the way of one file or message is told
+/// with it, and keeps no other from being told.
+pub async fn redrive(cloud: &dyn Cloud, pipeline: &Pipeline, request: &Request) -> anyhow::Result<Vec<Step>> {
     let layout = Layout::of(pipeline)?;
-    if let Selection::Letters { queue } = selection {
-        return letters(cloud, pipeline, queue, act).await;
+    if let Selection::Letters { queue } = &request.selection {
+        return letters(cloud, pipeline, queue, request.act).await;
     }
     let table = cloud.table(&layout.track.table).await?;
+    let files = select(cloud, &layout, &*table, &request.selection).await?;
+    let lost = lost_commits(&*table, &cloud.bucket(&layout.convert.output).await?, &files).await;
     let input = cloud.bucket(&layout.track.input).await?;
-    let files = select(cloud, &layout, &*table, selection).await?;
-    let steps = stream::iter(files).map(|(key, file)| one(&*table, &input, key, file, act));
-    let steps: Vec<anyhow::Result<Step>> = steps.buffered(CONCURRENCY).collect().await;
-    steps.into_iter().collect()
+    let redriver = Redriver { table, input, lost, act: request.act, force: request.force };
+    let steps = stream::iter(files).map(|file| redriver.step(file));
+    Ok(steps.buffered(CONCURRENCY).collect().await)
+}
+
+/// A file that is asked for.
+struct Selected {
+    key: Key,
+    /// Its item; `Err` says why it can't be read.
+    file: Result<Option<FileItem>, String>,
+}
+
+impl Selected {
+    fn file(&self) -> Option<&FileItem> {
+        self.file.as_ref().ok()?.as_ref()
+    }
+
+    /// Whether it is wanted, as far as can be told: what can't be read is shown.
+    fn is(&self, wanted: impl Fn(&FileItem) -> bool) -> bool {
+        self.file.as_ref().map_or(true, |file| file.as_ref().is_some_and(wanted))
+    }
 }
 
 async fn select(
@@ -120,20 +157,9 @@ async fn select(
     layout: &Layout,
     table: &dyn Table,
     selection: &Selection,
-) -> anyhow::Result<Vec<(Key, Option<FileItem>)>> {
-    let get = |key: Key| async move {
-        let item = table.get(&key, Consistency::Strong).await?;
-        let file = item.map(|item| read_item::<FileItem>("file", &item)).transpose()?;
-        anyhow::Ok((key, file))
-    };
+) -> anyhow::Result<Vec<Selected>> {
     match selection {
-        Selection::Files(keys) => {
-            let mut found = Vec::new();
-            for key in keys {
-                found.push(get(Key::new(&key.date, &key.file_key)).await?);
-            }
-            Ok(found)
-        }
+        Selection::Files(keys) => read(table, keys.iter().map(|name| Key::new(&name.date, &name.file_key))).await,
         Selection::Manifest { date, id } => {
             let Some(manifest) = find_manifest(table, date.as_deref(), id).await? else {
                 bail!("there is no manifest {id}");
@@ -141,17 +167,14 @@ async fn select(
             let date = &manifest.date_prefix;
             let bucket = cloud.bucket(&layout.fold.manifests).await?;
             let json = read_manifest_json(&bucket, &layout.fold.manifests_prefix, date, manifest.id()).await?;
-            let Some((json, _)) = json else { bail!("manifest {id} has no JSON object: it was never committed") };
-            let mut found = Vec::new();
-            for member in json.files {
-                let (key, file) = get(Key::new(date, member.file_key)).await?;
-                let is_failed = file.as_ref().is_some_and(|file| file.state() == Some(FileState::Failed));
-                let is_here =
-                    file.as_ref().and_then(|file| file.manifest_path.as_ref()) == Some(&manifest.manifest_path);
-                if is_failed && is_here {
-                    found.push((key, file));
-                }
-            }
+            let Some((json, _)) = json else {
+                bail!(
+                    "manifest {id} has no JSON object, which lists its files: `--failed {date}` shows all of its date"
+                )
+            };
+            let mut found = read(table, json.files.into_iter().map(|member| Key::new(date, member.file_key))).await?;
+            let is_here = |file: &FileItem| file.manifest_path.as_ref() == Some(&manifest.manifest_path);
+            found.retain(|of| of.is(|file| file.state() == Some(FileState::Failed) && is_here(file)));
             Ok(found)
         }
         Selection::Date { date, state } => {
@@ -160,24 +183,97 @@ async fn select(
                 .with_context(|| {
                     format!("files that are `{state}` can't be redriven: failed or quarantined ones can")
                 })?;
-            let mut found = Vec::new();
+            let mut keys = Vec::new();
             for shard in 0..SHARDS {
                 let query = Query::index(STATUS_INDEX, state.status(shard)).range(Range::Equals(date.clone()));
-                for item in query_all(table, query).await? {
-                    let file: FileItem = read_item("file", &item)?;
-                    // The index is stale.
-                    found.push(get(file.key()).await?);
-                }
+                let items = query_all(table, query).await?;
+                keys.extend(items.iter().filter_map(|item| Some(Key::new(date, text(item, attribute::FILE_KEY)?))));
             }
-            found.retain(|(_, file)| file.as_ref().is_some_and(|file| file.state() == Some(state)));
+            // The index is stale.
+            let mut found = read(table, keys.into_iter()).await?;
+            found.retain(|of| of.is(|file| file.state() == Some(state)));
             Ok(found)
         }
         Selection::Letters { .. } => Ok(Vec::new()),
     }
 }
 
-/// Whether a file may be set back, by its item and what the bucket shows. Pure.
-pub fn may_redrive(file: Option<&FileItem>, head: Option<&ObjectHead>) -> Result<(), String> {
+async fn read(table: &dyn Table, keys: impl Iterator<Item = Key>) -> anyhow::Result<Vec<Selected>> {
+    let found = stream::iter(keys.collect::<Vec<_>>()).map(|key| async move {
+        let item = table.get(&key, Consistency::Strong).await?;
+        let file = item.map(|item| read_item("file", &item)).transpose();
+        anyhow::Ok(Selected { key, file: file.map_err(|error| error.to_string()) })
+    });
+    found.buffered(CONCURRENCY).try_collect().await
+}
+
+/// A manifest that failed with its outputs recorded: rows of its files may be there, and be there twice if these are
+/// converted again.
+///
+/// That the commit was recorded is enough, whatever readers see now: whoever was completing it may still be at it. What they
+/// see is told to the person who has to decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostCommit {
+    /// Its id.
+    pub manifest: String,
+    /// The outputs that readers see; `Err` says why it can't be told whether there are any.
+    pub visible: Result<Vec<String>, String>,
+}
+
+impl fmt::Display for LostCommit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { manifest, visible } = self;
+        match visible {
+            Ok(visible) if visible.is_empty() => {
+                write!(f, "its manifest {manifest} failed with its outputs recorded, and readers see none of them now")
+            }
+            Ok(visible) => {
+                let visible = visible.join(", ");
+                write!(f, "its manifest {manifest} failed with its outputs recorded, and readers see {visible}")
+            }
+            Err(why) => write!(f, "whether readers see rows of manifest {manifest} can't be told: {why}"),
+        }
+    }
+}
+
+/// Those of the manifests of these files, by key.
+async fn lost_commits(table: &dyn Table, output: &Bucket, files: &[Selected]) -> BTreeMap<Key, LostCommit> {
+    let failed = files.iter().filter_map(Selected::file).filter(|file| file.state() == Some(FileState::Failed));
+    let keys: BTreeSet<Key> = failed.filter_map(FileItem::manifest_key).collect();
+    let found = stream::iter(keys).map(|key| async move {
+        let visible = match read_manifest(table, &key).await {
+            Ok(manifest) => {
+                let manifest = manifest.filter(ManifestItem::has_lost_commit)?;
+                Ok(visible(output, manifest.commit.iter().flat_map(|commit| &commit.uploads)).await)
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        Some((key.clone(), LostCommit { manifest: id_of_key(&key.sort).to_owned(), visible }))
+    });
+    found.buffer_unordered(CONCURRENCY).filter_map(std::future::ready).collect().await
+}
+
+/// Which of these uploads readers see.
+async fn visible(output: &Bucket, uploads: impl Iterator<Item = &Upload>) -> Vec<String> {
+    let mut visible = Vec::new();
+    for upload in uploads {
+        let uri = format!("s3://{}/{}", output.name, upload.key);
+        match output.stage.head(&upload.key).await {
+            Ok(Some(head)) if head.metadata.get(TOKEN) == Some(&upload.token) => visible.push(uri),
+            Ok(_) => {}
+            Err(error) => visible.push(format!("{uri} (unknown: {error})")),
+        }
+    }
+    visible
+}
+
+/// Whether a file may be set back, by its item, what the bucket shows, and what became of its manifest. Pure.
+pub fn may_redrive(
+    file: Option<&FileItem>,
+    head: Option<&ObjectHead>,
+    lost: Option<&LostCommit>,
+    force: bool,
+) -> Result<(), String> {
     let Some(file) = file else { return Err("there is no such file".to_owned()) };
     match file.state() {
         Some(FileState::Failed | FileState::Quarantined) => {}
@@ -194,7 +290,14 @@ pub fn may_redrive(file: Option<&FileItem>, head: Option<&ObjectHead>) -> Result
             "its object was replaced since (etag {} now, {etag} then): the newer version has an item of its own",
             head.etag
         )),
-        Some(_) => Ok(()),
+        Some(_) => match lost.filter(|_| !force) {
+            Some(lost) => Err(format!(
+                "{lost}: its rows may be there twice. Take away what readers see, then `penstock redrive FILE --manifest {} \
+                 --force --yes` sets all its files back",
+                lost.manifest
+            )),
+            None => Ok(()),
+        },
     }
 }
 
@@ -213,33 +316,52 @@ pub fn write_of(file: &FileItem, now: &str) -> Write {
     [attribute::MANIFEST_PATH, attribute::TTL].into_iter().chain(gone).fold(write, Write::remove)
 }
 
-async fn one(table: &dyn Table, input: &Bucket, key: Key, file: Option<FileItem>, act: bool) -> anyhow::Result<Step> {
-    let head = match file.as_ref().and_then(|file| object_key(&file.file_path, &input.name)) {
-        Some(object) => input.stage.head(object).await?,
-        None => None,
-    };
-    let mut step = Step {
-        what: format!("{}/{}", key.partition, key.sort),
-        reason: file.as_ref().and_then(|file| file.error_message.clone()).unwrap_or_default(),
-        outcome: Outcome::Left,
-        because: String::new(),
-    };
-    match (may_redrive(file.as_ref(), head.as_ref()), file) {
-        (Err(because), _) => step.because = because,
-        (Ok(()), Some(file)) if act => match carry_out(table, &write_of(&file, &format_time(Utc::now()))).await? {
-            Carried::Applied(_) => {
-                tracing::info!(file = step.what, was = file.status, reason = step.reason, "File redriven by hand.");
-                step.outcome = Outcome::Redriven;
-                step.because = "it is pending again".to_owned();
-            }
-            Carried::Refused(_) => step.because = "it changed meanwhile: look again".to_owned(),
-        },
-        (Ok(()), _) => {
-            step.outcome = Outcome::Would;
-            step.because = "would become pending again".to_owned();
+struct Redriver {
+    table: Arc<dyn Table>,
+    input: Bucket,
+    lost: BTreeMap<Key, LostCommit>,
+    act: bool,
+    force: bool,
+}
+
+impl Redriver {
+    async fn step(&self, Selected { key, file }: Selected) -> Step {
+        let what = format!("{}/{}", key.partition, key.sort);
+        let file = match file {
+            Ok(file) => file,
+            Err(error) => return Step::left(what, "", error),
+        };
+        let reason = file.as_ref().and_then(|file| file.error_message.clone()).unwrap_or_default();
+        match self.decide(&what, file).await {
+            Ok((outcome, because)) => Step { what, reason, outcome, because },
+            Err(error) => Step::left(what, reason, format!("{error:#}")),
         }
     }
-    Ok(step)
+
+    async fn decide(&self, what: &str, file: Option<FileItem>) -> anyhow::Result<(Outcome, String)> {
+        let head = match file.as_ref().and_then(|file| object_key(&file.file_path, &self.input.name)) {
+            Some(object) => self.input.stage.head(object).await?,
+            None => None,
+        };
+        let lost = file.as_ref().and_then(FileItem::manifest_key).and_then(|key| self.lost.get(&key));
+        let file = match (may_redrive(file.as_ref(), head.as_ref(), lost, self.force), file) {
+            (Err(because), _) => return Ok((Outcome::Left, because)),
+            (Ok(()), None) => return Ok((Outcome::Left, "there is no such file".to_owned())),
+            (Ok(()), Some(file)) => file,
+        };
+        let though = lost.map_or_else(String::new, |lost| format!(", though {lost}"));
+        if !self.act {
+            return Ok((Outcome::Would, format!("would become pending again{though}")));
+        }
+        match carry_out(&*self.table, &write_of(&file, &format_time(Utc::now()))).await? {
+            Carried::Applied(_) => {
+                let (was, reason, forced) = (file.status, file.error_message, lost.is_some());
+                tracing::info!(file = what, was, reason, forced, "File redriven by hand.");
+                Ok((Outcome::Redriven, format!("it is pending again{though}")))
+            }
+            Carried::Refused(_) => Ok((Outcome::Left, "it changed meanwhile: look again".to_owned())),
+        }
+    }
 }
 
 /// The key of an object of this bucket.
@@ -298,54 +420,86 @@ async fn letters(cloud: &dyn Cloud, pipeline: &Pipeline, queue: &str, act: bool)
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
         bail!("`{queue}` holds no dead letters; these do: {}", known.join(", "));
     }
-    let sources = sources_of(pipeline, queue);
-    let dead = cloud.queue(queue).await?;
-    let mut steps = Vec::new();
-    let mut held: BTreeMap<String, Message> = BTreeMap::new();
-    while steps.len() < MAX_LETTERS {
-        let messages = dead.receive(10, Duration::ZERO).await?;
-        // What comes again was shown already.
-        let fresh: Vec<Message> = messages.into_iter().filter(|message| !held.contains_key(&message.id)).collect();
-        if fresh.is_empty() {
-            break;
-        }
-        for message in fresh {
-            let mut step = Step {
-                what: format!("message {}", message.id),
-                reason: excerpt(&message.body),
-                outcome: Outcome::Left,
-                because: String::new(),
-            };
-            match destination(&message.body, &sources) {
-                Err(because) => step.because = because,
-                Ok(target) if act => {
-                    // Sent first: a crash between the two makes a duplicate, which every operator bears.
-                    let sent = cloud.queue(target).await?.send(&[Outgoing::new(message.body.clone())]).await?;
-                    sent.into_iter().collect::<Result<Vec<()>, _>>()?;
-                    dead.delete(std::slice::from_ref(&message.receipt))
-                        .await?
-                        .into_iter()
-                        .collect::<Result<Vec<()>, _>>()?;
-                    tracing::info!(message_id = message.id, from = queue, to = target, "Dead letter redriven by hand.");
-                    step.outcome = Outcome::Redriven;
-                    step.because = format!("sent to {target}");
-                }
-                Ok(target) => {
-                    step.outcome = Outcome::Would;
-                    step.because = format!("would go to {target}");
+    let mut letters = Letters {
+        dead: cloud.queue(queue).await?,
+        cloud,
+        queue,
+        sources: sources_of(pipeline, queue),
+        steps: Vec::new(),
+        held: BTreeMap::new(),
+    };
+    let ended = letters.read(act).await;
+    // Whatever came in the way: what is still there shows again at once.
+    letters.show_again().await;
+    match ended {
+        // Nothing was done that has to be told.
+        Err(error) if letters.steps.is_empty() => return Err(error),
+        Err(error) => letters.steps.push(Step::left(format!("what else is in {queue}"), "", format!("{error:#}"))),
+        Ok(()) => {}
+    }
+    Ok(letters.steps)
+}
+
+/// Dead letters as they are read.
+struct Letters<'a> {
+    cloud: &'a dyn Cloud,
+    queue: &'a str,
+    dead: Arc<dyn Queue>,
+    sources: Vec<(String, Sort)>,
+    steps: Vec<Step>,
+    /// Those that stay, with the place of their step.
+    held: BTreeMap<String, (Message, usize)>,
+}
+
+impl Letters<'_> {
+    async fn read(&mut self, act: bool) -> anyhow::Result<()> {
+        while self.steps.len() < MAX_LETTERS {
+            let messages = self.dead.receive(10, Duration::ZERO).await?;
+            // What comes again was shown already.
+            let fresh = messages.into_iter().filter(|message| !self.held.contains_key(&message.id));
+            let fresh: Vec<Message> = fresh.collect();
+            if fresh.is_empty() {
+                break;
+            }
+            for message in fresh {
+                let (outcome, because) = match destination(&message.body, &self.sources) {
+                    Err(because) => (Outcome::Left, because),
+                    Ok(target) if act => match self.send(&message, target).await {
+                        Ok(()) => (Outcome::Redriven, format!("sent to {target}")),
+                        Err(error) => (Outcome::Left, format!("{error:#}")),
+                    },
+                    Ok(target) => (Outcome::Would, format!("would go to {target}")),
+                };
+                let what = format!("message {}", message.id);
+                self.steps.push(Step { what, reason: excerpt(&message.body), outcome, because });
+                if outcome != Outcome::Redriven {
+                    self.held.insert(message.id.clone(), (message, self.steps.len() - 1));
                 }
             }
-            let is_gone = step.outcome == Outcome::Redriven;
-            steps.push(step);
-            if !is_gone {
-                held.insert(message.id.clone(), message);
+        }
+        Ok(())
+    }
+
+    /// Sent first: a crash between the two makes a duplicate, which every operator bears.
+    async fn send(&self, message: &Message, target: &str) -> anyhow::Result<()> {
+        let sent = self.cloud.queue(target).await?.send(&[Outgoing::new(message.body.clone())]).await?;
+        sent.into_iter().collect::<Result<Vec<()>, _>>()?;
+        let also_here = || format!("it was sent to {target}, and is still here: sent twice it does no harm");
+        let deleted = self.dead.delete(std::slice::from_ref(&message.receipt)).await.with_context(also_here)?;
+        deleted.into_iter().collect::<Result<Vec<()>, _>>().with_context(also_here)?;
+        let (message_id, from) = (&message.id, self.queue);
+        tracing::info!(message_id, from, to = target, "Dead letter redriven by hand.");
+        Ok(())
+    }
+
+    async fn show_again(&mut self) {
+        for (message, step) in self.held.values() {
+            if let Err(error) = self.dead.set_visibility(&message.receipt, Duration::ZERO).await {
+                let because = &mut self.steps[*step].because;
+                because.push_str(&format!("; it stays hidden until its visibility ends: {error}"));
             }
         }
     }
-    for message in held.values() {
-        dead.set_visibility(&message.receipt, Duration::ZERO).await?;
-    }
-    Ok(steps)
 }
 
 /// The queues that hold dead letters: of other queues, or of change streams.
@@ -390,13 +544,30 @@ mod tests {
     #[test]
     fn only_what_failed_and_is_still_there_is_set_back() {
         for state in FileState::ALL {
-            let may = may_redrive(Some(&file(state)), Some(&head("e1"))).is_ok();
+            let may = may_redrive(Some(&file(state)), Some(&head("e1")), None, false).is_ok();
             assert_eq!(may, matches!(state, FileState::Failed | FileState::Quarantined), "{state}");
         }
         let failed = file(FileState::Failed);
-        assert!(may_redrive(Some(&failed), Some(&head("e2"))).unwrap_err().contains("replaced"));
-        assert!(may_redrive(Some(&failed), None).unwrap_err().contains("gone"));
-        assert!(may_redrive(None, Some(&head("e1"))).is_err());
+        for force in [false, true] {
+            assert!(may_redrive(Some(&failed), Some(&head("e2")), None, force).unwrap_err().contains("replaced"));
+            assert!(may_redrive(Some(&failed), None, None, force).unwrap_err().contains("gone"));
+            assert!(may_redrive(None, Some(&head("e1")), None, force).is_err());
+        }
+    }
+
+    #[test]
+    fn i1_what_readers_may_see_already_is_set_back_only_by_force_and_whoever_decides_is_told_what_they_see() {
+        let (failed, head) = (file(FileState::Failed), head("e1"));
+        for (visible, words) in [
+            (Ok(vec!["s3://out/x-p0.parquet".to_owned()]), "readers see s3://out/x-p0.parquet"),
+            (Ok(Vec::new()), "readers see none of them now"),
+            (Err("throttled".to_owned()), "can't be told: throttled"),
+        ] {
+            let lost = LostCommit { manifest: "x".to_owned(), visible };
+            let refused = may_redrive(Some(&failed), Some(&head), Some(&lost), false).unwrap_err();
+            assert!(refused.contains(words) && refused.contains("--manifest x --force"), "{refused}");
+            assert_eq!(may_redrive(Some(&failed), Some(&head), Some(&lost), true), Ok(()));
+        }
     }
 
     #[test]

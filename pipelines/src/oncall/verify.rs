@@ -35,6 +35,8 @@ pub struct Verdict {
     pub kept_rejects: u64,
     /// Items of the previous system, which are not looked at.
     pub foreign: u64,
+    /// Objects and files that can't be checked: they are older than what is finished keeps its items.
+    pub expired: u64,
     /// What is wrong.
     pub off: Vec<Off>,
     /// What isn't finished yet; no fault.

@@ -16,8 +16,12 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use penstock::loader::{Pipeline, load};
+use penstock::{
+    loader::{Pipeline, load},
+    oncall::redrive::{Request, Selection, Step, redrive},
+};
 use penstock_engine::{
     cloud::{
         Bucket, ChangeStream, Cloud, EventBus, Item, Queue, Result as CloudResult, Table,
@@ -152,6 +156,16 @@ impl World {
         &self.shared.cloud
     }
 
+    /// What a person on call redrives, on the cloud as it is.
+    pub async fn redrive(&self, selection: Selection, force: bool) -> Vec<Step> {
+        self.redrive_on(&**self.cloud(), selection, force).await.unwrap()
+    }
+
+    /// The same, seen through another cloud.
+    pub async fn redrive_on(&self, cloud: &dyn Cloud, selection: Selection, force: bool) -> anyhow::Result<Vec<Step>> {
+        redrive(cloud, &self.pipeline, &Request { selection, act: true, force }).await
+    }
+
     /// The time by the world's own clock.
     pub fn now(&self) -> DateTime<Utc> {
         clock(self.start, TimeDelta::zero()).now()
@@ -271,6 +285,12 @@ impl World {
     /// Lands a version of an object; how many notifications of it are sent, each after such a delay.
     pub fn land(&mut self, key: &str, lines: &Lines, notifications: &[Duration]) {
         let (content, landed) = self.ledger.make(lines);
+        let etag = self.put(key, content.into(), notifications);
+        self.ledger.enter(key, etag, landed);
+    }
+
+    /// Puts an object and tells of it after each of these delays. Its etag.
+    pub fn put(&mut self, key: &str, content: Bytes, notifications: &[Duration]) -> String {
         let size = content.len();
         let bucket = Arc::clone(self.cloud().memory_bucket("input"));
         let etag = bucket.write(key, content, BTreeMap::new());
@@ -287,7 +307,7 @@ impl World {
         for delay in notifications {
             self.cloud().memory_queue("file-events").push(body.to_string(), *delay);
         }
-        self.ledger.enter(key, etag, landed);
+        etag
     }
 
     /// Ends all processes and all faults, starts one of each service anew, and waits until nothing is left to do, for so

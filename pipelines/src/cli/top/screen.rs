@@ -154,9 +154,12 @@ fn dates_table(facts: &Facts) -> Table<'_> {
         " rejects",
     ];
     let widths = [10, 9, 10, 9, 9, 9, 9, 11, 8].map(Constraint::Length);
-    Table::new(rows, widths)
-        .header(Row::new(titles).style(bold()))
-        .block(Block::bordered().title("Files; open manifests"))
+    Table::new(rows, widths).header(Row::new(titles).style(bold())).block(Block::bordered().title(
+        match facts.is_floor {
+            true => "Files; open manifests: ≥ these, there are more than are counted",
+            false => "Files; open manifests",
+        },
+    ))
 }
 
 fn draw_waits(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
@@ -177,7 +180,7 @@ fn draw_waits(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
 }
 
 fn troubles(facts: &Facts) -> Paragraph<'_> {
-    let all: Vec<_> = facts.failed_manifests.iter().chain(&facts.troubled_files).collect();
+    let all: Vec<_> = facts.failed_manifests.iter().chain(&facts.troubled_files).chain(&facts.unreadable).collect();
     let mut lines: Vec<Line<'_>> = all
         .iter()
         .take(TROUBLES)
@@ -265,6 +268,14 @@ mod tests {
         ] {
             assert!(text.contains(words), "`{words}` is missing:\n{text}");
         }
+    }
+
+    #[test]
+    fn what_is_at_least_so_much_says_so() {
+        let mut screen = screen();
+        assert!(!shown(&screen, 120, 30).contains('≥'));
+        screen.facts.is_floor = true;
+        assert!(shown(&screen, 120, 30).contains("≥ these"));
     }
 
     #[test]

@@ -15,6 +15,9 @@ const failedBadge = (files) => h("span", { class: "badge bad" }, `${plural(files
 const age = (at) => seconds(Math.max(0, (processNow() - new Date(at)) / 1000));
 const cutNote = (cut) => cut && h("p", { class: "soft" }, "There is more than is shown here. Choose a date, or write more of a key.");
 
+/** What the table has and nobody can read. */
+const unreadableNote = (reasons) => reasons.length > 0 && h("div", { class: "note" }, h("strong", {}, `${plural(reasons.length, "item")} can't be read`), reasons.map((reason) => h("div", { class: "break" }, reason)));
+
 /** Whether this process may act. */
 let mayAct = false;
 
@@ -101,13 +104,14 @@ function overview() {
     showProcess(view);
     const { totals } = view;
     const atLeast = (value) => (totals.complete ? number(value) : `≥ ${number(value)}`);
-    show(notes, view.readiness.reasons.map((reason) => h("div", { class: `note ${reason.weight}` }, h("strong", {}, reason.about), `: ${reason.reason}`)));
+    show(notes, view.readiness.reasons.map((reason) => h("div", { class: `note ${reason.weight}` }, h("strong", {}, reason.about), `: ${reason.reason}`)),
+      totals.unreadable > 0 && h("div", { class: "note" }, h("strong", {}, `${plural(totals.unreadable, "item")} of the table can't be read`), view.unreadable.map((item) => h("div", { class: "break" }, item.reason))));
     const queued = view.queues.filter((queue) => !queue.is_dead_letter).reduce((total, queue) => total + queue.visible + queue.in_flight + queue.delayed, 0);
     const dead = view.queues.filter((queue) => queue.is_dead_letter).reduce((total, queue) => total + queue.visible + queue.in_flight + queue.delayed, 0);
     show(tiles,
-      tile("Files completed", atLeast(totals.files.completed ?? 0), `${number(sum(totals.files, ["pending", "manifested"]))} under way`, "files-completed", "/files"),
-      tile("Files failed", atLeast(totals.files.failed ?? 0), `${number(totals.files.quarantined ?? 0)} in quarantine`, "files-failed", "/rejects"),
-      tile("Manifests", atLeast(totals.manifests.completed ?? 0), `${number(sum(totals.manifests, ["assembling", "pending", "processing"]))} under way, ${number(totals.manifests.failed ?? 0)} failed`, "manifests-completed", "/manifests"),
+      tile("Files completed", atLeast(totals.files.completed ?? 0), `${atLeast(sum(totals.files, ["pending", "manifested"]))} under way`, "files-completed", "/files"),
+      tile("Files failed", atLeast(totals.files.failed ?? 0), `${atLeast(totals.files.quarantined ?? 0)} in quarantine`, "files-failed", "/rejects"),
+      tile("Manifests", atLeast(totals.manifests.completed ?? 0), `${atLeast(sum(totals.manifests, ["assembling", "pending", "processing"]))} under way, ${atLeast(totals.manifests.failed ?? 0)} failed`, "manifests-completed", "/manifests"),
       tile("Rows", atLeast(totals.rows), `${plural(totals.rejected_rows, "rejected line")}${totals.corrupt_rows ? `, ${number(totals.corrupt_rows)} corrupt` : ""}`, "rows"),
       tile("Stored bytes", bytes(totals.bytes), "of all files"),
       tile("Queued", number(queued), dead ? plural(dead, "dead letter") : "no dead letters", "queued", "/dead-letters"));
@@ -162,7 +166,7 @@ function datesCard(view) {
     { name: "Rows", number: true, cell: (date) => number(date.rows) },
     { name: "Rejected", number: true, cell: (date) => number(date.rejected_rows) },
   ];
-  return card("Dates", table("The newest first", columns, view.dates, "Nothing has landed yet."));
+  return card("Dates", table(view.totals.complete ? "The newest first" : "The newest first; there is more than was counted, so all of this is at least", columns, view.dates, "Nothing has landed yet."));
 }
 
 // ---- shards
@@ -239,7 +243,7 @@ function manifests() {
       { name: "Outputs", number: true, cell: (row) => (row.state === "completed" ? number(row.outputs) : "") },
       { name: "Took", number: true, cell: (row) => (row.settled_at ? seconds((new Date(row.settled_at) - new Date(row.created_at)) / 1000) : ["abandoned"].includes(row.state) ? "" : `${age(row.created_at)} so far`) },
       { name: "Made", cell: (row) => time(row.created_at) },
-    ], view.manifests, "No manifest is like that."), cutNote(view.cut));
+    ], view.manifests, "No manifest is like that."), unreadableNote(view.unreadable), cutNote(view.cut));
   }, 3000, 15_000);
   const changed = () => {
     chosen = date.value;
@@ -336,7 +340,7 @@ function files() {
   const form = h("form", { class: "row card", role: "search" }, h("label", {}, "How its key begins, or its whole key or URI", key), h("button", { class: "main" }, "Search"));
   show(main, h("h1", {}, "Files"), form, region);
   const look = live(() => `/api/files.json?key=${encodeURIComponent(key.value)}`, region, (view) =>
-    card("", table("By date, the newest first", fileColumns, view.files, "No file's key begins like that."), cutNote(view.cut)), 5000, 15_000);
+    card("", table("By date, the newest first", fileColumns, view.files, "No file's key begins like that."), unreadableNote(view.unreadable), cutNote(view.cut)), 5000, 15_000);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     history.replaceState(null, "", `/files?${new URLSearchParams({ key: key.value })}`);
@@ -403,14 +407,14 @@ function rejects() {
   const ofDates = (files, state) => mayAct && h("div", { class: "row" }, [...new Set(files.map((file) => file.date))].sort().reverse().map((date) =>
     redriveButton(`Redrive all of ${date}…`, `Redrive the ${state} files of ${date}`, { date: { date, state } })));
   live("/api/rejects.json", region, (view) => [
-    card("Files that failed", table("None of their lines is in an output", columns("Rows", "Rejected"), view.failed, "None."), ofDates(view.failed, "failed")),
+    card("Files that failed", table("None of their lines is in an output of a completed manifest", columns("Rows", "Rejected"), view.failed, "None."), ofDates(view.failed, "failed")),
     card("Files in quarantine", table("Copied to the quarantine bucket; the originals stay", columns("Rows", "Rejected", "Manifest"), view.quarantined, "None."), ofDates(view.quarantined, "quarantined")),
     card("Manifests with rejected lines", view.manifests.length ? view.manifests.map((each) => {
       const lines = h("div");
       const details = h("details", { "data-key": `rejects ${each.id}`, ontoggle: () => details.open && !lines.firstChild && rejectedLines(lines, each.date, each.id) },
         h("summary", {}, `${each.date} · ${each.id}: ${plural(each.rejected_rows, "rejected line")} beside ${plural(each.rows, "row")}`), lines);
       return details;
-    }) : h("p", { class: "soft" }, "None.")), cutNote(view.cut),
+    }) : h("p", { class: "soft" }, "None.")), unreadableNote(view.unreadable), cutNote(view.cut),
   ], 5000);
 }
 

@@ -81,7 +81,10 @@ pub fn next_of_file(
         Some(FileState::Failed) => Next::done(
             "nothing by itself",
             match object {
-                Object::There { .. } => format!("when the cause is mended, {redrive}"),
+                Object::There { .. } => match manifest.filter(|(item, _)| item.has_lost_commit()) {
+                    Some((item, _)) => format!("its manifest {}", of_lost_commit(item)),
+                    None => format!("when the cause is mended, {redrive}"),
+                },
                 Object::Replaced { .. } => {
                     "its object was replaced: the newer version has an item of its own".to_owned()
                 }
@@ -196,6 +199,9 @@ pub fn next_of_manifest(
             };
             Next::done("nothing: it is done", because)
         }
+        ManifestState::Failed if manifest.has_lost_commit() => {
+            Next::done("nothing by itself", format!("it {}", of_lost_commit(manifest)))
+        }
         ManifestState::Failed => Next::done(
             "nothing by itself",
             format!(
@@ -207,6 +213,15 @@ pub fn next_of_manifest(
             Next::done("nothing", "it claimed no file; its candidates went into other manifests")
         }
     }
+}
+
+/// What a person can do about a manifest that failed with its outputs recorded.
+fn of_lost_commit(manifest: &ManifestItem) -> String {
+    format!(
+        "failed with its outputs recorded, and readers may see some of them: penstock redrive FILE --manifest {} tells which. \
+         Once they are taken away, --force --yes with it sets its files back to pending",
+        manifest.id()
+    )
 }
 
 fn since(at: Option<&str>, now: DateTime<Utc>) -> TimeDelta {
@@ -271,6 +286,13 @@ mod tests {
         assert_eq!(told("completed", json!({}), None).step, "settle moves its files");
         assert!(told("completed", json!({"settled_at": "x"}), None).is_final);
         assert!(told("failed", json!({"settled_at": "x"}), None).because.contains("--manifest batch-0001-20260201"));
+        let commit =
+            json!({ "token": "t", "uploads": [], "report_key": "r", "rows": 1, "rejected_rows": 0, "failed_files": 0 });
+        let lost = told("failed", json!({"settled_at": "x", "commit": commit}), None);
+        assert!(
+            lost.is_final && lost.because.contains("readers may see") && lost.because.contains("--force"),
+            "{lost:?}"
+        );
         for status in ["assembling", "abandoned"] {
             assert!(!told(status, json!({}), None).step.is_empty());
         }
@@ -305,6 +327,16 @@ mod tests {
         let claimed = next_of_file(&file("manifested"), &there, Some((&item, &of_manifest)), &layout(), at(NOW));
         assert_eq!(claimed, of_manifest);
         assert!(next_of_file(&file("manifested"), &there, None, &layout(), at(NOW)).is_late, "its manifest is absent");
+        let item = manifest(
+            "failed",
+            json!({ "settled_at": "x", "commit": { "token": "t", "uploads": [], "report_key": "r", "rows": 1,
+                "rejected_rows": 0, "failed_files": 0 } }),
+        );
+        let of_manifest = next(&item, None);
+        let lost = next_of_file(&file("failed"), &there, Some((&item, &of_manifest)), &layout(), at(NOW));
+        assert!(lost.because.contains("--force"), "{lost:?}");
+        let failed = next_of_file(&file("failed"), &there, None, &layout(), at(NOW));
+        assert!(!failed.because.contains("--force"), "{failed:?}");
         assert!(
             next_of_file(&file("failed"), &Object::Gone, None, &layout(), at(NOW)).because.contains("land it again")
         );

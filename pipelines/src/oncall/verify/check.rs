@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use chrono::{DateTime, Utc};
 use penstock_operators::model::{
-    AttemptReport, FileItem, FileResult, FileState, ManifestItem, ManifestJson, ManifestState, file_key_of,
-    versioned_key,
+    AttemptReport, FileItem, FileResult, FileState, MANIFEST_KEY_PREFIX, ManifestItem, ManifestJson, ManifestState,
+    file_key_of, id_of_key, versioned_key,
 };
 
 use super::{Off, Verdict};
+use crate::oncall::find::created_day;
 
 /// An object of the input bucket.
 #[derive(Debug, Clone)]
@@ -18,6 +20,17 @@ pub struct Input {
     pub etag: Option<String>,
     /// Whether it is so young that its notification may be on its way.
     pub is_young: bool,
+    /// When it was last written.
+    pub last_modified: DateTime<Utc>,
+}
+
+/// An object that readers see in the output folder.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// Its URI.
+    pub uri: String,
+    /// When it was last written.
+    pub last_modified: DateTime<Utc>,
 }
 
 /// What is known of a manifest.
@@ -61,8 +74,12 @@ pub struct Day {
     pub foreign: u64,
     /// The full name of the output bucket.
     pub output_bucket: String,
-    /// URIs of the objects that readers see in the output folder.
-    pub visible_outputs: Vec<String>,
+    /// The objects that readers see in the output folder.
+    pub visible_outputs: Vec<Output>,
+    /// Items of the date that can't be read: their keys, and why.
+    pub unreadable: BTreeMap<String, String>,
+    /// What was finished before then may have no item any more.
+    pub kept_since: DateTime<Utc>,
     /// Quarantined files whose copy isn't there.
     pub without_copy: BTreeSet<String>,
     /// The most rejects that are kept of a file.
@@ -79,7 +96,22 @@ pub fn check(day: &Day) -> Verdict {
     }
     check_membership(day, &mut verdict);
     check_outputs(day, &mut verdict);
+    for (key, why) in &day.unreadable {
+        verdict.is_off("unreadable", key, why);
+    }
     verdict
+}
+
+impl Day {
+    /// Whether items of a manifest of this name, and of its files, may have expired.
+    fn may_have_expired(&self, manifest_id: &str) -> bool {
+        created_day(manifest_id).is_some_and(|day| day < self.kept_since.date_naive())
+    }
+
+    /// Whether there is an item of this manifest that can't be read.
+    fn cannot_read(&self, manifest_id: &str) -> bool {
+        self.unreadable.contains_key(&format!("{MANIFEST_KEY_PREFIX}{manifest_id}.json"))
+    }
 }
 
 impl Verdict {
@@ -127,10 +159,18 @@ fn check_inputs(day: &Day, verdict: &mut Verdict) {
             let same = has(key).is_some_and(|file| input.etag.is_none() || file.etag == input.etag);
             same || versioned.is_some_and(|key| has(&key).is_some())
         });
-        if of_version {
+        let is_unreadable = || {
+            let is_of = |of: &String, key: &String| {
+                of.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))
+            };
+            keys.iter().any(|key| day.unreadable.keys().any(|of| is_of(of, key)))
+        };
+        if of_version || is_unreadable() {
             continue;
         }
-        if input.is_young {
+        if input.last_modified < day.kept_since {
+            verdict.expired += 1;
+        } else if input.is_young {
             verdict.unfinished.push(format!("object {} is not tracked yet", input.key));
         } else if keys.iter().any(|key| has(key).is_some()) {
             verdict.is_off("untracked_version", &input.key, "the table knows only other versions of it");
@@ -257,6 +297,13 @@ fn check_membership(day: &Day, verdict: &mut Verdict) {
                 }
             }
             let Some(file) = files.get(key) else {
+                if day.unreadable.contains_key(key) {
+                    continue;
+                }
+                if item.settled_at.is_some() && day.may_have_expired(item.id()) {
+                    verdict.expired += 1;
+                    continue;
+                }
                 verdict.is_off("no_item", key, format!("{} lists it, and it has no item", item.id()));
                 continue;
             };
@@ -299,6 +346,7 @@ fn check_membership(day: &Day, verdict: &mut Verdict) {
             }
         }
     }
+    let known: HashSet<&str> = day.manifests.iter().map(|facts| facts.item.manifest_path.as_str()).collect();
     let with_json: HashSet<&str> = day
         .manifests
         .iter()
@@ -312,7 +360,13 @@ fn check_membership(day: &Day, verdict: &mut Verdict) {
             }
             continue;
         };
-        if file.state() == Some(FileState::Completed) && !members.contains(&(path, file.file_key.as_str())) {
+        let id = id_of_key(path.rsplit('/').next().unwrap_or(path));
+        if day.cannot_read(id) {
+            continue;
+        }
+        if file.state() == Some(FileState::Completed) && !known.contains(path) && day.may_have_expired(id) {
+            verdict.expired += 1;
+        } else if file.state() == Some(FileState::Completed) && !members.contains(&(path, file.file_key.as_str())) {
             verdict.is_off("not_listed", &file.file_key, format!("it is completed by {path}, which doesn't list it"));
         } else if with_json.contains(path)
             && file.state() == Some(FileState::Manifested)
@@ -326,15 +380,36 @@ fn check_membership(day: &Day, verdict: &mut Verdict) {
 /// Readers see the outputs of completed manifests and nothing else.
 fn check_outputs(day: &Day, verdict: &mut Verdict) {
     let mut recorded: HashSet<String> = HashSet::new();
+    let mut of_failed: HashMap<String, &str> = HashMap::new();
     for facts in &day.manifests {
         recorded.extend(facts.outputs.iter().map(|(uri, _)| uri.clone()));
-        // One that completes makes its outputs visible before it says so.
         let uploads = facts.item.commit.iter().flat_map(|commit| &commit.uploads);
-        recorded.extend(uploads.map(|upload| format!("s3://{}/{}", day.output_bucket, upload.key)));
+        let uris = uploads.map(|upload| format!("s3://{}/{}", day.output_bucket, upload.key));
+        match facts.item.status {
+            // One that completes makes its outputs visible before it says so.
+            ManifestState::Processing | ManifestState::Completed => recorded.extend(uris),
+            _ => of_failed.extend(uris.map(|uri| (uri, facts.item.id()))),
+        }
     }
-    for visible in day.visible_outputs.iter().filter(|visible| !recorded.contains(*visible)) {
-        verdict.is_off("stray_output", visible, "readers see it, and no manifest made it");
+    for Output { uri, last_modified } in day.visible_outputs.iter().filter(|output| !recorded.contains(&output.uri)) {
+        let id = manifest_of_output(uri);
+        if let Some(manifest) = of_failed.get(uri) {
+            let why = format!("{manifest} failed, and readers see it: its rows are doubled by a redrive");
+            verdict.is_off("visible_of_failed", uri, why);
+        } else if id.is_some_and(|id| day.cannot_read(id)) {
+            // Whose it is can't be told: that is off by itself.
+        } else if *last_modified < day.kept_since || id.is_some_and(|id| day.may_have_expired(id)) {
+            verdict.expired += 1;
+        } else {
+            verdict.is_off("stray_output", uri, "readers see it, and no manifest of the table made it");
+        }
     }
+}
+
+/// The id of the manifest that an output is of by its name, `{manifest}-p{part}.parquet`.
+fn manifest_of_output(uri: &str) -> Option<&str> {
+    let (id, _part) = uri.rsplit('/').next()?.rsplit_once("-p")?;
+    Some(id)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use penstock_operators::{
 
 use super::{
     Verdict,
-    check::{Day, Input, ManifestFacts, check},
+    check::{Day, Input, ManifestFacts, Output, check},
     parquet,
 };
 use crate::{
@@ -46,6 +46,7 @@ pub async fn verify(cloud: &Arc<dyn Cloud>, pipeline: &Pipeline, date: &str, dee
         date: date.to_owned(),
         input_prefix: gatherer.layout.input_prefix().to_owned(),
         output_bucket: gatherer.output.name.clone(),
+        kept_since: Utc::now() - gatherer.kept(),
         max_rejects_per_file: gatherer.layout.convert.conversion.max_rejects_per_file,
         ..Day::default()
     };
@@ -71,6 +72,12 @@ struct Gatherer {
 }
 
 impl Gatherer {
+    /// For how long items of what is finished are there at least. A day less than they are: clocks differ.
+    fn kept(&self) -> TimeDelta {
+        let days = self.layout.track.ttl_days.min(self.layout.sweep.ttl_days);
+        TimeDelta::days(i64::from(days) - 1)
+    }
+
     async fn inputs(&self, date: &str, deep: bool) -> anyhow::Result<Vec<Input>> {
         let folder = Path::from(format!("{}{date}", self.layout.input_prefix()));
         let young = Utc::now() - TimeDelta::from_std(self.layout.sweep.grace + self.layout.sweep.list_every)?;
@@ -86,7 +93,8 @@ impl Gatherer {
             if etag.is_none() && deep {
                 etag = self.input.stage.head(&key).await?.map(|head| head.etag);
             }
-            inputs.push(Input { key, etag, is_young: object.last_modified > young });
+            let last_modified = object.last_modified;
+            inputs.push(Input { key, etag, is_young: last_modified > young, last_modified });
         }
         Ok(inputs)
     }
@@ -99,15 +107,19 @@ impl Gatherer {
         loop {
             let page = table.query(&query).await?;
             for item in &page.items {
-                let is_manifest =
-                    text(item, attribute::FILE_KEY).is_some_and(|key| key.starts_with(MANIFEST_KEY_PREFIX));
+                let key = text(item, attribute::FILE_KEY).unwrap_or_default();
+                let is_manifest = key.starts_with(MANIFEST_KEY_PREFIX);
                 if is_manifest && !item.contains_key(attribute::SCHEMA_VERSION) {
                     day.foreign += 1;
-                } else if is_manifest {
-                    manifests.push(read_item("manifest", item)?);
-                } else {
-                    bounded(day.files.len(), date)?;
-                    day.files.push(read_item("file", item)?);
+                    continue;
+                }
+                bounded(day.files.len(), date)?;
+                let read = match is_manifest {
+                    true => read_item("manifest", item).map(|item| manifests.push(item)),
+                    false => read_item("file", item).map(|item| day.files.push(item)),
+                };
+                if let Err(error) = read {
+                    day.unreadable.insert(key.to_owned(), error.to_string());
                 }
             }
             match page.next {
@@ -176,11 +188,14 @@ impl Gatherer {
         Ok(Ok(lines))
     }
 
-    async fn visible_outputs(&self, date: &str) -> anyhow::Result<Vec<String>> {
+    async fn visible_outputs(&self, date: &str) -> anyhow::Result<Vec<Output>> {
         let folder = Path::from(format!("{}{date}", self.layout.convert.output_prefix));
         let listing = self.output.store.list(Some(&folder));
-        let uri = |object: object_store::ObjectMeta| format!("s3://{}/{}", self.output.name, object.location);
-        Ok(listing.map_ok(uri).try_collect().await?)
+        let output = |object: object_store::ObjectMeta| Output {
+            uri: format!("s3://{}/{}", self.output.name, object.location),
+            last_modified: object.last_modified,
+        };
+        Ok(listing.map_ok(output).try_collect().await?)
     }
 
     /// The key of a quarantined file, if its copy isn't there and its reason doesn't say why.

@@ -26,6 +26,37 @@ fn result(key: &str, rows: u64, rejected_rows: u64) -> FileResult {
     FileResult { file_key: key.to_owned(), rows, rejected_rows, failure: None, message: None }
 }
 
+/// An object of the input bucket, whose etag isn't known.
+fn object(key: &str) -> Input {
+    Input { key: format!("p/2026-02-01/{key}"), etag: None, is_young: false, last_modified: noon() }
+}
+
+fn noon() -> DateTime<Utc> {
+    "2026-02-01T12:00:00Z".parse().unwrap()
+}
+
+fn output(name: &str) -> Output {
+    Output { uri: format!("s3://out/{name}"), last_modified: noon() }
+}
+
+/// Makes the day's manifest one that failed with its output recorded.
+fn lose_commit(day: &mut Day) {
+    let manifest = &mut day.manifests[0];
+    manifest.item.status = ManifestState::Failed;
+    manifest.item.error_message = Some("commit_lost: its bytes are gone".to_owned());
+    manifest.outputs.clear();
+    manifest.item.commit = Some(
+        serde_json::from_value(json!({
+            "token": "t", "report_key": "r", "rows": 30, "rejected_rows": 2, "failed_files": 0,
+            "uploads": [{ "key": "x-p0.parquet", "id": "u", "token": "t" }],
+        }))
+        .unwrap(),
+    );
+    for file in &mut day.files[..2] {
+        (file.status, file.error_message) = ("failed#1".to_owned(), Some("commit_lost".to_owned()));
+    }
+}
+
 /// A day on which two files became 30 rows and 2 rejects, and one is in quarantine.
 fn sound() -> Day {
     let files = vec![
@@ -47,8 +78,7 @@ fn sound() -> Day {
         "files": [result("a", 10, 2), result("b", 20, 0)],
     }))
     .unwrap();
-    let input =
-        |key: &str| Input { key: format!("p/2026-02-01/{key}"), etag: Some(format!("e-{key}")), is_young: false };
+    let input = |key: &str| Input { etag: Some(format!("e-{key}")), ..object(key) };
     Day {
         date: "2026-02-01".to_owned(),
         input_prefix: "p/".to_owned(),
@@ -63,7 +93,7 @@ fn sound() -> Day {
             kept_rejects: Ok(2),
         }],
         files,
-        visible_outputs: vec!["s3://out/x-p0.parquet".to_owned()],
+        visible_outputs: vec![output("x-p0.parquet")],
         max_rejects_per_file: 1000,
         ..Day::default()
     }
@@ -84,7 +114,7 @@ fn i1_a_sound_day_adds_up() {
 #[test]
 fn i1_whatever_is_off_is_found_and_named() {
     type Breaking = fn(&mut Day);
-    let breakings: [(&str, Breaking); 19] = [
+    let breakings: [(&str, Breaking); 21] = [
         ("untracked", |day| {
             day.files.remove(2);
         }),
@@ -108,7 +138,12 @@ fn i1_whatever_is_off_is_found_and_named() {
         ("rejects", |day| day.manifests[0].kept_rejects = Ok(1)),
         ("not_followed", |day| day.files[0].status = "manifested#1".to_owned()),
         ("no_manifest", |day| day.files[0].manifest_path = None),
-        ("stray_output", |day| day.visible_outputs.push("s3://out/y.parquet".to_owned())),
+        ("stray_output", |day| day.visible_outputs.push(output("y.parquet"))),
+        ("visible_of_failed", lose_commit),
+        ("unreadable", |day| {
+            day.files.remove(0);
+            day.unreadable.insert("a".to_owned(), "size_bytes is no number".to_owned());
+        }),
         ("abandoned_with_json", |day| day.manifests[0].item.status = ManifestState::Abandoned),
     ];
     for (kind, breaking) in breakings {
@@ -146,9 +181,60 @@ fn a_file_that_failed_in_one_manifest_and_was_redriven_into_another_is_no_fault(
 #[test]
 fn what_is_young_or_on_its_way_is_not_finished_and_not_off() {
     let mut day = sound();
-    day.inputs.push(Input { key: "p/2026-02-01/new".to_owned(), etag: None, is_young: true });
+    day.inputs.push(Input { is_young: true, ..object("new") });
     day.files.push(file("d", "pending", json!({})));
     let verdict = check(&day);
     assert_eq!(verdict.off, []);
     assert_eq!(verdict.unfinished.len(), 2);
+}
+
+#[test]
+fn outputs_of_a_failed_manifest_are_off_only_while_readers_see_them() {
+    let mut day = sound();
+    lose_commit(&mut day);
+    assert_eq!(kinds(&day), ["visible_of_failed"]);
+    day.visible_outputs.clear();
+    assert_eq!(check(&day).off, []);
+}
+
+/// What was told of them is gone: to land them again would double their rows, and to take the Parquet away would lose them.
+#[test]
+fn i1_what_is_older_than_its_items_are_kept_is_expired_and_not_off() {
+    let mut day = Day { kept_since: "2026-03-03T00:00:00Z".parse().unwrap(), ..sound() };
+    (day.files, day.manifests) = (Vec::new(), Vec::new());
+    // Put back from a copy: only its name tells how old it is.
+    let restored = "2026-03-10T00:00:00Z".parse().unwrap();
+    day.visible_outputs = vec![
+        output("somebody-elses.parquet"),
+        Output { last_modified: restored, ..output(&format!("{ID}-p0.parquet")) },
+    ];
+    let verdict = check(&day);
+    assert_eq!((verdict.expired, verdict.off), (5, vec![]));
+    day.kept_since = noon();
+    assert_eq!(kinds(&day), ["untracked", "untracked", "untracked", "stray_output", "stray_output"]);
+}
+
+/// Items expire one by one, in any order.
+#[test]
+fn a_file_whose_manifest_has_expired_before_it_is_not_off_nor_the_other_way_round() {
+    let kept_since = "2026-03-03T00:00:00Z".parse().unwrap();
+    let mut day = Day { kept_since, ..sound() };
+    day.manifests.clear();
+    assert_eq!(check(&day).off, []);
+    let mut day = Day { kept_since, ..sound() };
+    day.files.clear();
+    assert_eq!(check(&day).off, []);
+}
+
+#[test]
+fn what_cannot_be_read_makes_nothing_else_off() {
+    let mut day = sound();
+    day.files.remove(0);
+    day.unreadable.insert("a".to_owned(), "size_bytes is no number".to_owned());
+    assert_eq!(kinds(&day), ["unreadable"]);
+    let mut day = sound();
+    day.manifests.clear();
+    day.visible_outputs = vec![output(&format!("{ID}-p0.parquet"))];
+    day.unreadable.insert(format!("MANIFEST#{ID}.json"), "attempt is no number".to_owned());
+    assert_eq!(kinds(&day), ["unreadable"]);
 }
