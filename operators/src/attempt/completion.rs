@@ -78,7 +78,9 @@ impl Worker {
                     AfterTrouble::PutOff(until) => protocol::put_off(&manifest, lease.token(), until, &error, now)?,
                     AfterTrouble::Lose => {
                         let seen = self.visible(&manifest).await;
-                        let error = format!("commit_stuck: {error}; {seen}. Its files may be redriven by force");
+                        let error = format!(
+                            "commit_stuck: {error}; {seen}. Its files are set back only by `penstock redrive --force`"
+                        );
                         protocol::commit_lost(&manifest, &error, now)?
                     }
                 }
@@ -173,7 +175,7 @@ impl Worker {
                 .collect();
             let left = if left.is_empty() { "none".to_owned() } else { left.join(", ") };
             Trouble::Lost(format!(
-                "the bytes of {what} are gone, and {why}; visible are {left}. Its files may be redriven by force"
+                "the bytes of {what} are gone, and {why}; visible are {left}. Its files are set back only by `penstock redrive --force`"
             ))
         };
         if commit.staged_again >= MAX_STAGED_AGAIN {
