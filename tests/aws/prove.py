@@ -152,6 +152,7 @@ class Proof:
         sns.subscribe(TopicArn=self.outputs["AlertsTopicArn"], Protocol="sqs", Endpoint=self.arn(self.alerts))
 
     def queue(self, name):
+        self.parameters = more
         return self.sqs.create_queue(QueueName=name)["QueueUrl"]
 
     def arn(self, url):
@@ -163,6 +164,12 @@ class Proof:
             for message in messages:
                 bodies.append(json.loads(message["Body"]))
                 self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    def delete_services(self):
+        stack.delete_services(self.server.url, PIPELINE, ENV)
+
+    def deploy_services(self):
+        self.outputs |= stack.create_services(self.server.url, PIPELINE, ENV, self.parameters)
+
         return bodies
 
     def start(self, service, name, *more):
