@@ -31,7 +31,7 @@ use crate::{
         limits::QUEUE_BATCH,
         queue::{Message, Receipt},
     },
-    graph::{Build, Built, Role, Use, UseMode},
+    graph::{Build, Built, Role, Use},
     operator::{Body, Context, Kind, MAIN_OUTPUT, OperatorError, Outputs, Source},
     units,
 };
@@ -84,7 +84,7 @@ impl Build for QueueOptions {
     }
 
     fn uses(&self) -> Vec<Use> {
-        vec![Use { kind: "queue", name: self.queue.clone(), mode: UseMode::Owned }]
+        vec![Use::owned("queue", &self.queue)]
     }
 
     fn check(&self) -> Result<(), String> {

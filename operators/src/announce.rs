@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use async_trait::async_trait;
 use penstock_engine::{
-    graph::{Build, Built, Role, Use, UseMode},
+    graph::{Access, Build, Built, Role, Use},
     operator::{Context, Kind, Operator, OperatorError, Outputs, Record},
 };
 use schemars::JsonSchema;
@@ -76,8 +76,7 @@ impl Build for AlertOptions {
 }
 
 fn uses(table: &str, bus: &str) -> Vec<Use> {
-    let shared = |kind, name: &str| Use { kind, name: name.to_owned(), mode: UseMode::Shared };
-    vec![shared("table", table), shared("bus", bus)]
+    vec![Use::shared("table", table, &[Access::Get, Access::Update]), Use::shared("bus", bus, &[])]
 }
 
 async fn build<W: Watched>(table: &str, bus: &str, context: Context) -> Result<Built, OperatorError> {

@@ -14,7 +14,7 @@ use penstock_engine::{
         Bucket, Table,
         table::{Carried, Condition, Key, Query, Range, Write, carry_out},
     },
-    graph::{Build, Built, Role, Use, UseMode},
+    graph::{Access, Build, Built, Role, Use},
     operator::{Context, Kind, Operator, OperatorError, Outputs, Record},
     time::{Clock, format_time},
 };
@@ -29,8 +29,8 @@ use crate::{
         protocol::{read_committed_json, read_recorded},
     },
     model::{
-        AttemptReport, Commit, FileResult, FileState, MANIFEST_KEY_PREFIX, ManifestItem, ManifestState, SHARDS,
-        STATUS_INDEX, attribute, read_item, shard_of, text,
+        AttemptReport, Commit, FileResult, FileState, MANIFEST_KEY_PREFIX, ManifestItem, ManifestState, REPORTS_PREFIX,
+        SHARDS, STATUS_INDEX, attribute, read_item, shard_of, text,
     },
     record::{entered, read_change},
     spans,
@@ -70,8 +70,11 @@ impl Build for SettleOptions {
     }
 
     fn uses(&self) -> Vec<Use> {
-        let shared = |kind, name: &String| Use { kind, name: name.clone(), mode: UseMode::Shared };
-        vec![shared("table", &self.table), shared("bucket", &self.manifests)]
+        vec![
+            Use::shared("table", &self.table, &[Access::Get, Access::Query, Access::Update]),
+            Use::shared("bucket", &self.manifests, &[Access::Get]).below(&self.manifests_prefix),
+            Use::shared("bucket", &self.manifests, &[Access::Get]).below(REPORTS_PREFIX),
+        ]
     }
 
     async fn build(self, context: Context) -> Result<Built, OperatorError> {

@@ -11,11 +11,12 @@ use penstock_engine::{
         Cloud,
         aws::{AwsCloud, AwsOptions, Finding, Needs, Severity},
         local::{LocalCloud, LocalOptions},
+        resources::{Access, Resources},
     },
-    graph::{Graph, Registry},
+    graph::{Graph, Registry, UseMode},
 };
 
-use crate::loader::Pipeline;
+use crate::{loader::Pipeline, observation::METRICS_TABLE};
 
 /// A pipeline's cloud.
 #[derive(Clone)]
@@ -65,7 +66,7 @@ impl Home {
     /// Whatever is wrong with the resources that a graph uses; nothing on one machine, where they are made as needed.
     pub async fn preflight(&self, graph: &Graph, registry: &Registry) -> Vec<Finding> {
         match &self.aws {
-            Some(aws) => aws.preflight(&needs(graph, registry)).await,
+            Some(aws) => aws.preflight(&needs(graph, registry, aws.resources())).await,
             None => Vec::new(),
         }
     }
@@ -102,22 +103,71 @@ impl From<Arc<LocalCloud>> for Home {
     }
 }
 
-/// The resources that the operators of a graph use.
-fn needs(graph: &Graph, registry: &Registry) -> Needs {
+/// The resources that the operators of a graph use, and the table of metrics if there is one.
+fn needs(graph: &Graph, registry: &Registry, resources: &Resources) -> Needs {
     let mut needs = Needs::default();
+    if resources.tables.contains_key(METRICS_TABLE) {
+        needs.tables.insert(METRICS_TABLE.to_owned(), [Access::Get, Access::Put].into());
+        needs.optional.insert(METRICS_TABLE.to_owned());
+    }
     for node in &graph.nodes {
         // The graph was checked when it was loaded: what can't be read now has no uses to tell.
         let checked = registry.get(&node.type_name).and_then(|of| of.check(&node.options).ok());
         for of in checked.map(|(_, uses)| uses).unwrap_or_default() {
             match of.kind {
-                "table" => needs.tables.insert(of.name),
-                "change_stream" => needs.streams.insert(of.name),
-                "queue" => needs.queues.insert(of.name),
-                "bus" => needs.buses.insert(of.name),
-                "bucket" => needs.buckets.insert(of.name),
-                _ => false,
-            };
+                "table" => needs.tables.entry(of.name).or_default().extend(of.access),
+                "change_stream" => needs.streams.extend([of.name]),
+                "queue" if of.mode == UseMode::Owned => needs.sources.extend([of.name]),
+                "queue" => needs.queues.extend([of.name]),
+                "bus" => needs.buses.extend([of.name]),
+                "bucket" => {
+                    let places = of.access.iter().map(|access| (of.prefix.clone(), *access));
+                    needs.buckets.entry(of.name).or_default().extend(places);
+                }
+                _ => {}
+            }
         }
     }
     needs
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::loader;
+
+    /// A role holds what its service does: what another service does must not be asked of it.
+    #[test]
+    fn each_service_needs_what_its_own_operators_do() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("ndjson-parquet.yaml");
+        let registry = penstock_operators::registry();
+        let pipeline = loader::load(&file, &|_| None, &registry).unwrap();
+        let of = |service: &str| {
+            let graph = pipeline.graph.subset(&pipeline.services[service]).unwrap();
+            needs(&graph, &registry, &pipeline.resources)
+        };
+        let (engine, worker) = (of("engine"), of("worker"));
+        let (table, leases) = ("sqs-file-tracking", "leases");
+        assert!(engine.tables[table].contains(&Access::Put) && !worker.tables[table].contains(&Access::Put));
+        assert!(engine.tables[leases].contains(&Access::Put) && !worker.tables[leases].contains(&Access::Put));
+        assert!(engine.tables[leases].contains(&Access::Query) && !worker.tables[leases].contains(&Access::Query));
+        for needs in [&engine, &worker] {
+            assert!(needs.tables[leases].contains(&Access::Delete) && !needs.tables[table].contains(&Access::Delete));
+            assert_eq!(needs.tables[METRICS_TABLE], BTreeSet::from([Access::Get, Access::Put]));
+            assert_eq!(needs.optional, BTreeSet::from([METRICS_TABLE.to_owned()]));
+        }
+        assert_eq!(
+            (&engine.sources, &worker.sources),
+            (&["file-events".into()].into(), &["manifest-ready".into()].into())
+        );
+        assert_eq!((&engine.queues, worker.queues.len()), (&["dlq".into()].into(), 0));
+        assert_eq!((engine.streams.len(), worker.streams.len(), worker.buses.len()), (1, 0, 0));
+        assert!(!engine.buckets.contains_key("output"));
+        let read_only = |needs: &Needs| needs.buckets["input"].iter().all(|(_, access)| *access == Access::Get);
+        assert!(read_only(&engine) && read_only(&worker));
+        let rejects = [Access::Get, Access::Stage].map(|access| ("rejects/".to_owned(), access));
+        assert_eq!(worker.buckets["quarantine"], rejects.into());
+    }
 }

@@ -248,7 +248,8 @@ fn standard_output() -> anyhow::Result<File> {
 
 async fn emit_emf(monitor: Monitor, mut out: File, stop: CancellationToken) {
     let about = monitor.about();
-    let dimensions = [("pipeline", &about.pipeline), ("service", &about.service)];
+    // An account may hold several environments: the alarms of one must not hear of another's.
+    let dimensions = [("pipeline", &about.pipeline), ("env", &about.env), ("service", &about.service)];
     let dimensions = dimensions.map(|(name, value)| (name.to_owned(), value.clone()));
     let mut emf = Emf::new(monitor.telemetry().metrics(), dimensions.into());
     loop {

@@ -22,9 +22,15 @@ def rules():
     found = []
     for operation in ("GetItem", "PutItem", "UpdateItem", "Query"):
         found.append(rule(f"throttle-{operation}", "dynamodb", operation, 12, 0.1, error=THROTTLED))
+    # Leases are given back by it: there are few of these.
+    found.append(rule("throttle-DeleteItem", "dynamodb", "DeleteItem", 12, 0.3, error=THROTTLED))
     for operation in ("PutItem", "UpdateItem"):
         found.append(rule(f"lost-{operation}", "dynamodb", operation, 12, 0.1, response={"abort_bytes": 1}))
         found.append(rule(f"reset-{operation}", "dynamodb", operation, 6, 0.1, reset=True))
+    for operation in ("DescribeStream", "GetShardIterator"):
+        # So often in a row that the SDK gives up, and the consumer has to try again itself.
+        limited = {"code": "LimitExceededException"}
+        found.append(rule(f"limit-{operation}", "dynamodbstreams", operation, 5, error=limited))
     for code in ("ExpiredIteratorException", "TrimmedDataAccessException", "LimitExceededException", "InternalServerError"):
         found.append(rule(f"stream-{code}", "dynamodbstreams", "GetRecords", 3, 0.3, error={"code": code}))
     found += [

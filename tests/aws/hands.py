@@ -84,6 +84,13 @@ def wrong_accounts(proof, hands):
     # What the server itself never says.
     proxy = Faults(proof.server.url, open(proof.folder / "wrong.log", "w"))
     try:
+        denied = lambda service, operation, code="AccessDeniedException": {
+            "service": service,
+            "operation": operation,
+            "error": {"code": code, "status": 403 if service in ("s3", "sqs") else 400},
+        }
+        needs = lambda action, resource: f'{{"Effect":"Allow","Action":"{action}","Resource":"arn:aws:{resource}'
+        table, queue = "dynamodb:us-east-1:000000000000:table/ndjson-parquet", "sqs:us-east-1:000000000000:ndjson-parquet"
         for name, rule, words in (
             (
                 "an expired token",
@@ -91,16 +98,63 @@ def wrong_accounts(proof, hands):
                 ("ExpiredToken", "credentials have expired: get new ones"),
             ),
             (
-                "a denied write",
-                {"service": "dynamodb", "operation": "UpdateItem", "error": {"code": "AccessDeniedException", "status": 400}},
+                "a denied change of an item",
+                denied("dynamodb", "UpdateItem"),
                 (
                     "UpdateItem of table ndjson-parquet-sqs-file-tracking-ci",
-                    '{"Effect":"Allow","Action":"dynamodb:UpdateItem","Resource":"arn:aws:dynamodb:',
+                    needs("dynamodb:UpdateItem", f"{table}-sqs-file-tracking-ci"),
                 ),
             ),
             (
+                "a denied new item",
+                denied("dynamodb", "PutItem"),
+                (
+                    needs("dynamodb:PutItem", f"{table}-sqs-file-tracking-ci"),
+                    needs("dynamodb:PutItem", f"{table}-leases-ci"),
+                    # Without its row all work goes on.
+                    "warning: table ndjson-parquet-sqs-metrics-ci",
+                ),
+            ),
+            ("a denied end of a lease", denied("dynamodb", "DeleteItem"), (needs("dynamodb:DeleteItem", f"{table}-leases-ci"),)),
+            ("a denied place in a stream", denied("dynamodbstreams", "GetShardIterator"), ('"dynamodb:GetShardIterator"',)),
+            ("a denied stream", denied("dynamodbstreams", "GetRecords"), (needs("dynamodb:GetRecords", f"{table}-sqs-file-tracking-ci/stream/*"),)),
+            (
+                "a denied end of a message",
+                denied("sqs", "DeleteMessageBatch", "AccessDenied"),
+                tuple(needs("sqs:DeleteMessage", f"{queue}-{of}-ci") for of in ("file-events", "manifest-ready")),
+            ),
+            (
+                "a message that can't be kept",
+                denied("sqs", "ChangeMessageVisibilityBatch", "AccessDenied"),
+                tuple(needs("sqs:ChangeMessageVisibility", f"{queue}-{of}-ci") for of in ("file-events", "manifest-ready")),
+            ),
+            (
+                "a denied object",
+                denied("s3", "HeadObject", "AccessDenied"),
+                (
+                    needs("s3:GetObject", "s3:::ndjson-parquet-input-ci-000000000000/landing/ndjson/*"),
+                    needs("s3:GetObject", "s3:::ndjson-parquet-manifest-ci-000000000000/manifests/*"),
+                ),
+            ),
+            (
+                "a denied new object",
+                # It takes the parts of an upload for objects.
+                denied("s3", "PutObject", "AccessDenied"),
+                (
+                    needs("s3:PutObject", "s3:::ndjson-parquet-manifest-ci-000000000000/logs/convert/*"),
+                    needs("s3:PutObject", "s3:::ndjson-parquet-output-ci-000000000000/pipeline/output/merged-parquet-*"),
+                    needs("s3:PutObject", "s3:::ndjson-parquet-quarantine-ci-000000000000/rejects/*"),
+                ),
+            ),
+            (
+                "a denied end of an upload",
+                # And this for the deletion of one.
+                denied("s3", "DeleteObject", "AccessDenied"),
+                (needs("s3:AbortMultipartUpload", "s3:::ndjson-parquet-output-ci-000000000000/pipeline/output/merged-parquet-*"),),
+            ),
+            (
                 "a denied queue",
-                {"service": "sqs", "operation": "GetQueueUrl", "error": {"code": "AccessDenied", "status": 403}},
+                denied("sqs", "GetQueueUrl", "AccessDenied"),
                 ('"Action":"sqs:GetQueueUrl"', "ndjson-parquet-file-events-ci"),
             ),
             (
@@ -187,6 +241,18 @@ def work(proof, of):
     of.run("redrive", "--dlq", "dlq", "--yes")
     proof.wait("what the dead letter told of", lambda: any(i["date_prefix"] == "2026-04-02" for i in proof.items()[0]), 60)
     say("a dead letter was sent back, and its file is there")
-    (proof.folder / "hands.log").write_text(of.log)
     for program in proof.programs:
         program.stop()
+    again(proof, of)
+    (proof.folder / "hands.log").write_text(of.log)
+
+
+def again(proof, of):
+    """What deploy/README.md says of a teardown that keeps the data, and of a table without which all work goes on."""
+    proof.delete_services()
+    proof.deploy_services()
+    say("the services' stack was deleted, and deployed again beside the data")
+    proof.client("dynamodb").delete_table(TableName=f"ndjson-parquet-sqs-metrics-{of.env}")
+    told = of.run("validate")
+    of.must_say(told, f"warning: table ndjson-parquet-sqs-metrics-{of.env}: it is not there in account")
+    say("without the table of metrics there is a warning, and no more")

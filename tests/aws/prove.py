@@ -70,6 +70,18 @@ UNSEEN_WORKER = {
 CHANCE = {
     ("sqs:SendMessage", "-file-events-"): "a message that a stop leaves unhandled is sent anew",
     ("sqs:SendMessage", "-manifest-ready-"): "the same",
+    ("dynamodb:GetItem", "-sqs-file-tracking-"): "an item is read again where the answer to its write is lost",
+}
+
+# Actions that both services try when they start, where nothing comes of it.
+PROBED = {
+    *(f"dynamodb:{name}Item" for name in ("Get", "Put", "Update", "Delete")),
+    "dynamodb:Query",
+    "sqs:DeleteMessage",
+    "sqs:ChangeMessageVisibility",
+    "s3:GetObject",
+    "s3:PutObject",
+    "s3:AbortMultipartUpload",
 }
 
 
@@ -78,15 +90,16 @@ class Program:
 
     def __init__(self, binary, file, service, recorder, folder, name, variables, more=()):
         self.name, self.service, self.recorder, self.expected_dead = name, service, recorder, False
-        self.log = open(folder / f"{name}.log", "w+")
+        # It is read by a handle of its own: where one reads, who shares the handle would write.
+        self.log = folder / f"{name}.log"
         env = {**os.environ, **credentials(), "PENSTOCK_LOG": "info", **variables}
         env.pop("PENSTOCK_LOCAL", None)
         arguments = [binary, "run", file, "--env", ENV, "--endpoint-url", recorder.url, "--service", service, "--emf", *more]
-        self.process = subprocess.Popen(arguments, env=env, stdout=self.log, stderr=self.log)
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(arguments, env=env, stdout=log, stderr=log)
 
     def is_up(self):
-        self.log.seek(0)
-        return "Service started." in self.log.read()
+        return "Service started." in self.whole()
 
     def stop(self, limit=40, is_hung=False):
         """SIGTERM; the process must end by itself within ECS's stopTimeout; orderly, unless a request of its hangs."""
@@ -106,18 +119,16 @@ class Program:
             self.process.wait()
 
     def whole(self):
-        self.log.seek(0)
-        return self.log.read()
+        return self.log.read_text()
 
     def tail(self):
-        self.log.seek(0)
-        return "".join([line for line in self.log.readlines() if '"_aws"' not in line][-30:])
+        return "".join([line for line in self.whole().splitlines(keepends=True) if '"_aws"' not in line][-30:])
 
 
 class Proof:
     def __init__(self, binary, objects, folder, lines=40):
         self.binary, self.folder, self.faults, self.losses = binary, folder, None, []
-        self.used = {"engine": set(), "worker": set()}
+        self.used, self.probed = ({"engine": set(), "worker": set()} for _ in range(2))
         self.server = Server(open(folder / "server.log", "w"))
         self.programs = []
         self.work = Workload(objects, lines)
@@ -141,6 +152,7 @@ class Proof:
         return client(service, self.server.url)
 
     def deploy(self, more):
+        self.parameters = more
         self.outputs = stack.deploy(self.server.url, PIPELINE, ENV, more)
         self.s3, self.sqs = self.client("s3"), self.client("sqs")
         self.bucket = {name: self.outputs[f"{name.title()}BucketName"] for name in ("input", "manifest", "output", "quarantine")}
@@ -151,6 +163,12 @@ class Proof:
         events.put_targets(Rule="spy", EventBusName=self.outputs["BusName"], Targets=[{"Id": "q", "Arn": self.arn(self.spy)}])
         self.alerts = self.queue("alerts-spy")
         sns.subscribe(TopicArn=self.outputs["AlertsTopicArn"], Protocol="sqs", Endpoint=self.arn(self.alerts))
+
+    def delete_services(self):
+        stack.delete_services(self.server.url, PIPELINE, ENV)
+
+    def deploy_services(self):
+        self.outputs |= stack.create_services(self.server.url, PIPELINE, ENV, self.parameters)
 
     def queue(self, name):
         return self.sqs.create_queue(QueueName=name)["QueueUrl"]
@@ -169,7 +187,7 @@ class Proof:
     def start(self, service, name, *more):
         # S3 always tells the length of an object, which the proxy with faults does not: this one does.
         way = (self.faults.url, self.server.url, self.losses) if self.faults else (self.server.url,)
-        recorder = Recorder(*way, into=self.used[service])
+        recorder = Recorder(*way, into=self.used[service], probed=self.probed[service])
         # As a task on ECS finds it.
         scripts, key = self.outputs["ScriptsBucketName"], f"{PIPELINE}-1.yaml"
         self.s3.put_object(Bucket=scripts, Key=key, Body=self.file.read_bytes())
@@ -446,15 +464,18 @@ class Proof:
         """Whatever happens, the roles allow what is done then."""
         for service, recorded in self.used.items():
             role = stack.allowed(self.server.url, self.outputs[f"{service.title()}RoleArn"])
-            lacking, _, _ = stack.compare(recorded, role, {})
+            lacking, _, _ = stack.compare(recorded | self.probed[service], role, {})
             must(not lacking, f"the {service}'s role lacks: {lacking[:10]}")
 
     def check_roles(self):
         for service, unseen in (("engine", UNSEEN_ENGINE), ("worker", UNSEEN_WORKER)):
             role = stack.allowed(self.server.url, self.outputs[f"{service.title()}RoleArn"])
             recorded = self.used[service]
+            # That something is tried at the start doesn't show that it is needed.
             lacking, unused, _ = stack.compare(recorded, role, unseen | CHANCE)
             *_, stale = stack.compare(recorded, role, unseen)
+            untried = PROBED - {action for action, _ in self.probed[service]}
+            must(not untried, f"the {service} tried none of these when it started: {untried}")
             must(not lacking, f"the {service}'s role lacks: {lacking[:10]}")
             must(not unused, f"the {service}'s role has what it never used: {unused}")
             must(not stale, f"these were seen after all, take them from the list: {stale}")

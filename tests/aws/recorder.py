@@ -60,8 +60,15 @@ def used(method, path, headers, body):
     return pairs
 
 
+def is_probe(path, body):
+    """Whether a request only tries whether it is allowed: it names what can't be."""
+    key = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
+    return b"preflight" in body.lower() or "preflight" in path or key.endswith("*")
+
+
 class Recorder:
-    """A recording proxy before `upstream` on a free port; `url` is its address, `used` what was recorded.
+    """A recording proxy before `upstream` on a free port; `url` is its address, `used` what was recorded, `probed` what was
+    only tried.
 
     Over a proxy with faults, `server` is the server behind it: what is cut or lost by the proxy is cut and lost here, nothing
     is asked again, and HEAD goes around it, because it answers without the length of the object. `losses` are faults of ours,
@@ -70,8 +77,8 @@ class Recorder:
     `gate` is a place to stop at (moments.py).
     """
 
-    def __init__(self, upstream, server=None, losses=(), into=None):
-        self.used, self.gate = set() if into is None else into, None
+    def __init__(self, upstream, server=None, losses=(), into=None, probed=None):
+        self.used, self.probed, self.gate = set() if into is None else into, set() if probed is None else probed, None
         place = lambda url: urllib.parse.urlsplit(url).netloc
         recorder, faithful = self, server is not None
         local = threading.local()
@@ -85,7 +92,8 @@ class Recorder:
                 if self.headers.get("transfer-encoding", "").lower() == "chunked":
                     body = self.read_chunks()
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                recorder.used.update(used(self.command, self.path, headers, body))
+                only_tried = is_probe(self.path, body)
+                (recorder.probed if only_tried else recorder.used).update(used(self.command, self.path, headers, body))
                 headers.pop("transfer-encoding", None)
                 headers.pop("connection", None)
                 headers.pop("expect", None)
@@ -99,7 +107,7 @@ class Recorder:
                     body = loss.damaged(self.command, self.path, body)
                 headers["content-length"] = str(len(body))
                 gate = recorder.gate
-                if gate and gate.stops(self.command, self.path, headers, body):
+                if gate and not only_tried and gate.stops(self.command, self.path, headers, body):
                     gate.wait_before()
                 else:
                     gate = None

@@ -11,26 +11,48 @@ TEMPLATES = pathlib.Path(__file__).resolve().parents[2] / "deploy" / "aws"
 
 def deploy(url, pipeline, env, parameters):
     """Deploys both templates, the services with these parameters besides; returns their outputs."""
-    formation, outputs = client("cloudformation", url), {}
-    names = {"Pipeline": pipeline, "Env": env, "TestServer": "true"}
+    return create(url, "data", pipeline, env, {}) | create_services(url, pipeline, env, parameters)
+
+
+def create_services(url, pipeline, env, parameters):
     network = {"Image": "penstock:test", "VpcId": "vpc-12345678", "SubnetIds": "subnet-12345678"}
-    for template, more in (("data", {}), ("services", network | parameters)):
-        stack = f"{pipeline}-{template}-{env}"
-        given = [{"ParameterKey": key, "ParameterValue": value} for key, value in {**names, **more}.items()]
-        formation.create_stack(
-            StackName=stack,
-            TemplateBody=(TEMPLATES / f"{template}.yaml").read_text(),
-            Parameters=given,
-            Capabilities=["CAPABILITY_NAMED_IAM"],
-        )
-        while (found := formation.describe_stacks(StackName=stack)["Stacks"][0])["StackStatus"] == "CREATE_IN_PROGRESS":
-            time.sleep(0.1)
-        if found["StackStatus"] != "CREATE_COMPLETE":
-            events = formation.describe_stack_events(StackName=stack)["StackEvents"]
-            reasons = [event.get("ResourceStatusReason") for event in events if "FAILED" in event["ResourceStatus"]]
-            raise SystemExit(f"stack {stack}: {found['StackStatus']}: {reasons}")
-        outputs |= {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
-    return outputs
+    return create(url, "services", pipeline, env, network | parameters)
+
+
+def create(url, template, pipeline, env, parameters):
+    """Deploys one template; returns its outputs."""
+    formation, stack = client("cloudformation", url), f"{pipeline}-{template}-{env}"
+    given = {"Pipeline": pipeline, "Env": env, "TestServer": "true", **parameters}
+    formation.create_stack(
+        StackName=stack,
+        TemplateBody=(TEMPLATES / f"{template}.yaml").read_text(),
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+    )
+    while (found := formation.describe_stacks(StackName=stack)["Stacks"][0])["StackStatus"] == "CREATE_IN_PROGRESS":
+        time.sleep(0.1)
+    if found["StackStatus"] != "CREATE_COMPLETE":
+        events = formation.describe_stack_events(StackName=stack)["StackEvents"]
+        reasons = [event.get("ResourceStatusReason") for event in events if "FAILED" in event["ResourceStatus"]]
+        raise SystemExit(f"stack {stack}: {found['StackStatus']}: {reasons}")
+    return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+
+
+def delete_services(url, pipeline, env):
+    """Deletes the stack of the services, as for a teardown that keeps the data."""
+    formation, stack = client("cloudformation", url), f"{pipeline}-services-{env}"
+    identity = formation.describe_stacks(StackName=stack)["Stacks"][0]["StackId"]
+    formation.delete_stack(StackName=stack)
+    # A stack that is deleted is found by its id only.
+    while (state := formation.describe_stacks(StackName=identity)["Stacks"][0]["StackStatus"]) == "DELETE_IN_PROGRESS":
+        time.sleep(0.1)
+    if state != "DELETE_COMPLETE":
+        raise SystemExit(f"stack {stack}: {state}")
+    events = formation.describe_stack_events(StackName=identity)["StackEvents"]
+    left = [event["LogicalResourceId"] for event in events if event["ResourceStatus"] == "DELETE_SKIPPED"]
+    if left:
+        # AWS makes nothing anew under a name that is taken; the test server does.
+        raise SystemExit(f"stack {stack} leaves behind what its next deployment makes again: {left}")
 
 
 def allowed(url, role_arn):

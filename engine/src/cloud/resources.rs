@@ -38,6 +38,25 @@ impl Naming {
     }
 }
 
+/// What is done with a table or a bucket. Each takes permissions of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Access {
+    /// An item or object is read by its key.
+    Get,
+    /// Items are read by their partition.
+    Query,
+    /// Items are read by the indexes.
+    QueryIndex,
+    /// An item or object is written as a whole.
+    Put,
+    /// An item is changed.
+    Update,
+    /// An item is removed.
+    Delete,
+    /// An object is written by parts, and given up.
+    Stage,
+}
+
 /// The resources of a pipeline, by their short names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

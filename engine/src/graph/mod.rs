@@ -19,7 +19,7 @@ pub use draw::Surroundings;
 pub use path::{Path, Step};
 pub use problem::{Fault, Part, Problem, Severity};
 pub use read::{PathError, Spellings, read, spellings_below};
-pub use registry::{Build, Built, OperatorType, Registry, Role, Use, UseMode};
+pub use registry::{Access, Build, Built, OperatorType, Registry, Role, Use, UseMode};
 
 use crate::{operator::MAIN_OUTPUT, units};
 

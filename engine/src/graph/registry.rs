@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+pub use crate::cloud::resources::Access;
 use crate::operator::{Context, Kind, Operator, OperatorError, Source};
 
 /// What part of a graph an operator can be.
@@ -49,6 +50,28 @@ pub struct Use {
     pub name: String,
     /// How it is used.
     pub mode: UseMode,
+    /// What is done with it, if it is a table or a bucket: what can be tried without changing anything is tried before a
+    /// process starts.
+    pub access: &'static [Access],
+    /// Where in a bucket: below this prefix.
+    pub prefix: String,
+}
+
+impl Use {
+    /// A resource that is read to the end.
+    pub fn owned(kind: &'static str, name: &str) -> Self {
+        Self { kind, name: name.to_owned(), mode: UseMode::Owned, access: &[], prefix: String::new() }
+    }
+
+    /// A resource that is shared.
+    pub fn shared(kind: &'static str, name: &str, access: &'static [Access]) -> Self {
+        Self { kind, name: name.to_owned(), mode: UseMode::Shared, access, prefix: String::new() }
+    }
+
+    /// Below that prefix only.
+    pub fn below(self, prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned(), ..self }
+    }
 }
 
 /// How a resource is used.

@@ -52,6 +52,7 @@ use tokio::{
 use crate::{
     cloud::{
         CloudError, ErrorKind, Result, Table,
+        resources::Access,
         table::{Condition, Consistency, Key, Outcome, Page, Query, Write},
     },
     random,
@@ -135,6 +136,9 @@ pub struct Listed {
 }
 
 impl Leases {
+    /// What is done with the table for a lease of a known name.
+    pub const ACCESS: &'static [Access] = &[Access::Get, Access::Update, Access::Delete];
+
     /// Leases of `owner` in `table`. Starts the background task, so it must be called inside a tokio runtime.
     pub fn new(table: Arc<dyn Table>, owner: impl Into<String>, options: LeaseOptions) -> Self {
         let observed = Mutex::new(decide::Observations::new(WATCHED));

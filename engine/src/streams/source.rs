@@ -9,7 +9,7 @@ use super::{
     options::ChangeStreamOptions,
 };
 use crate::{
-    graph::{Build, Built, Role, Use, UseMode},
+    graph::{Access, Build, Built, Role, Use},
     operator::{Body, Context, Kind, MAIN_OUTPUT, OperatorError, Outputs, Source},
 };
 
@@ -29,10 +29,10 @@ impl Build for ChangeStreamOptions {
     }
 
     fn uses(&self) -> Vec<Use> {
-        let shared = |kind, name: &String| Use { kind, name: name.clone(), mode: UseMode::Shared };
-        let stream = Use { kind: "change_stream", name: self.table.clone(), mode: UseMode::Owned };
-        let mut uses = vec![stream, shared("table", &self.leases)];
-        uses.extend(self.dead_letter.iter().map(|queue| shared("queue", queue)));
+        // The items of a closed shard's children are put.
+        let leases = Use::shared("table", &self.leases, &[Access::Get, Access::Query, Access::Put, Access::Update]);
+        let mut uses = vec![Use::owned("change_stream", &self.table), leases];
+        uses.extend(self.dead_letter.iter().map(|queue| Use::shared("queue", queue, &[])));
         uses
     }
 

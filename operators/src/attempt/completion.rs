@@ -21,7 +21,7 @@ use super::{
 use crate::{
     convert::{Converted, FileOutcome, StagedPart},
     fold::protocol::{read_committed_json, unquoted},
-    model::{AttemptReport, Commit, ManifestItem},
+    model::{AttemptReport, Commit, ManifestItem, REPORTS_PREFIX},
     settle::read_report,
     spans,
 };
@@ -211,7 +211,7 @@ impl Worker {
         let staged: Vec<StagedPart> = lost.iter().map(|index| parts[*index].clone()).collect();
         let report = AttemptReport { token: lease.token().to_owned(), parts, ..report.clone() };
         let number = commit.staged_again + 1;
-        let key = format!("logs/convert/{}/{}-{}-{number}.json", manifest.date_prefix, manifest.id(), lease.token());
+        let key = format!("{REPORTS_PREFIX}{}/{}-{}-{number}.json", manifest.date_prefix, manifest.id(), lease.token());
         let body = serde_json::to_vec(&report)
             .map_err(|error| OperatorError::permanent(format!("{key} can't be written as JSON: {error}")))?;
         let put = self.manifests.store.put_opts(&Path::from(key.as_str()), body.into(), PutMode::Create.into()).await;

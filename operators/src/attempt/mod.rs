@@ -20,7 +20,7 @@ use penstock_engine::{
         queue::Message,
         table::{Carried, Key, Query, Write, carry_out, query_all},
     },
-    graph::{Build, Built, Role, Use, UseMode},
+    graph::{Access, Build, Built, Role, Use},
     leases::{Lease, Leases},
     operator::{Body, Context, Kind, Operator, OperatorError, Outputs, Record},
     time::{Clock, format_time},
@@ -41,8 +41,8 @@ use crate::{
         protocol::{read_committed_json, read_manifest, unquoted},
     },
     model::{
-        AttemptReport, Commit, ManifestItem, ManifestJson, ManifestReady, ManifestState, SCHEMA_VERSION, STATUS_INDEX,
-        attribute, read_item,
+        AttemptReport, Commit, ManifestItem, ManifestJson, ManifestReady, ManifestState, REJECTS_PREFIX,
+        REPORTS_PREFIX, SCHEMA_VERSION, STATUS_INDEX, attribute, read_item,
     },
     spans,
 };
@@ -124,11 +124,16 @@ impl Build for AttemptOptions {
     }
 
     fn uses(&self) -> Vec<Use> {
-        let shared = |kind, name: &String| Use { kind, name: name.clone(), mode: UseMode::Shared };
-        let buckets = [&self.input, &self.manifests, &self.output, &self.quarantine];
-        let tables = [&self.table, &self.leases];
-        let tables = tables.into_iter().map(|name| shared("table", name));
-        tables.chain(buckets.into_iter().map(|name| shared("bucket", name))).collect()
+        vec![
+            Use::shared("table", &self.table, &[Access::Get, Access::QueryIndex, Access::Update]),
+            Use::shared("table", &self.leases, Leases::ACCESS),
+            // A manifest may list any key.
+            Use::shared("bucket", &self.input, &[Access::Get]),
+            Use::shared("bucket", &self.manifests, &[Access::Get]).below(&self.manifests_prefix),
+            Use::shared("bucket", &self.manifests, &[Access::Put]).below(REPORTS_PREFIX),
+            Use::shared("bucket", &self.output, &[Access::Get, Access::Stage]).below(&self.output_prefix),
+            Use::shared("bucket", &self.quarantine, &[Access::Get, Access::Stage]).below(REJECTS_PREFIX),
+        ]
     }
 
     fn check(&self) -> Result<(), String> {
@@ -389,7 +394,7 @@ impl Worker {
             created_at: json.created_at,
             files,
             output: OutputName::Parts(format!("{}{date}/{id}", self.options.output_prefix)),
-            rejects_key: Some(format!("rejects/{date}/{id}-{token}.ndjson")),
+            rejects_key: Some(format!("{REJECTS_PREFIX}{date}/{id}-{token}.ndjson")),
             token: token.to_owned(),
         };
         (conversion, strangers)
@@ -419,7 +424,7 @@ impl Worker {
             parts: converted.parts.clone(),
             files: converted.files.iter().cloned().map(Into::into).collect(),
         };
-        let key = format!("logs/convert/{}/{}-{}.json", manifest.date_prefix, manifest.id(), conversion.token);
+        let key = format!("{REPORTS_PREFIX}{}/{}-{}.json", manifest.date_prefix, manifest.id(), conversion.token);
         let body = serde_json::to_vec(&report)
             .map_err(|error| AttemptError::for_good(format!("its report can't be written as JSON: {error}")))?;
         let put = self.manifests.store.put_opts(&Path::from(key.as_str()), body.into(), PutMode::Create.into()).await;

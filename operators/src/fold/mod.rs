@@ -22,7 +22,8 @@ use penstock_engine::{
         Item,
         table::{Key, Query, query_all},
     },
-    graph::{Build, Built, Role, Use, UseMode},
+    graph::{Access, Build, Built, Role, Use},
+    leases::Leases,
     operator::{Command, Context, Kind, Operator, OperatorError, Outputs, Record},
     streams::Common,
     time::Clock,
@@ -145,8 +146,11 @@ impl Build for FoldOptions {
     }
 
     fn uses(&self) -> Vec<Use> {
-        let shared = |kind, name: &String| Use { kind, name: name.clone(), mode: UseMode::Shared };
-        vec![shared("table", &self.table), shared("table", &self.leases), shared("bucket", &self.manifests)]
+        vec![
+            Use::shared("table", &self.table, &[Access::Get, Access::QueryIndex, Access::Put, Access::Update]),
+            Use::shared("table", &self.leases, Leases::ACCESS),
+            Use::shared("bucket", &self.manifests, &[Access::Get, Access::Put]).below(&self.manifests_prefix),
+        ]
     }
 
     fn check(&self) -> Result<(), String> {

@@ -11,7 +11,7 @@ use penstock_engine::{
         limits::{DETAIL_TYPE_CHARS, EVENT_BYTES, EVENT_SOURCE_CHARS, EVENTS_PER_PUT, event_bytes},
     },
     document,
-    graph::{Build, Built, Role, Use, UseMode},
+    graph::{Build, Built, Role, Use},
     operator::{Body, Context, Kind, Operator, OperatorError, Outputs, Record},
     time::Clock,
 };
@@ -43,7 +43,7 @@ impl Build for EventBridgeOptions {
     }
 
     fn uses(&self) -> Vec<Use> {
-        vec![Use { kind: "bus", name: self.bus.clone(), mode: UseMode::Shared }]
+        vec![Use::shared("bus", &self.bus, &[])]
     }
 
     fn check(&self) -> Result<(), String> {

@@ -15,7 +15,7 @@ use penstock_engine::{
     ack::{Ack, Verdict},
     cloud::{Bucket, CloudError, change_stream::SequenceNumber},
     document,
-    graph::{Build, Built, Role, Use, UseMode},
+    graph::{Access, Build, Built, Role, Use},
     operator::{Body, Command, Context, Kind, Operator, OperatorError, Outputs, Record},
     time::Clock,
     units,
@@ -80,7 +80,7 @@ impl Build for S3NdjsonOptions {
     }
 
     fn uses(&self) -> Vec<Use> {
-        vec![Use { kind: "bucket", name: self.bucket.clone(), mode: UseMode::Shared }]
+        vec![Use::shared("bucket", &self.bucket, &[Access::Get, Access::Put]).below(&self.prefix)]
     }
 
     fn check(&self) -> Result<(), String> {

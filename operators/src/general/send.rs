@@ -10,7 +10,7 @@ use penstock_engine::{
         queue::Outgoing,
     },
     document,
-    graph::{Build, Built, Role, Use, UseMode},
+    graph::{Build, Built, Role, Use},
     operator::{Context, Kind, Operator, OperatorError, Outputs, Record},
 };
 use schemars::JsonSchema;
@@ -37,7 +37,7 @@ impl Build for SqsOptions {
     }
 
     fn uses(&self) -> Vec<Use> {
-        vec![Use { kind: "queue", name: self.queue.clone(), mode: UseMode::Shared }]
+        vec![Use::shared("queue", &self.queue, &[])]
     }
 
     async fn build(self, context: Context) -> Result<Built, OperatorError> {

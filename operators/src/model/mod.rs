@@ -18,7 +18,7 @@ pub use manifest::{
     id_of_key, new_manifest_id,
 };
 pub use object::ObjectEvent;
-pub use report::{AttemptReport, FileResult};
+pub use report::{AttemptReport, FileResult, REJECTS_PREFIX, REPORTS_PREFIX};
 
 /// Names of attributes that more than one operator writes or tests.
 pub mod attribute {

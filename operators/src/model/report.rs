@@ -4,6 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::convert::{FileOutcome, StagedPart};
 
+/// How the keys of reports begin.
+pub const REPORTS_PREFIX: &str = "logs/convert/";
+/// How the keys of rejected lines begin.
+pub const REJECTS_PREFIX: &str = "rejects/";
+
 /// The report of the attempt that a commit names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptReport {

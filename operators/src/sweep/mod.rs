@@ -36,7 +36,7 @@ use penstock_engine::{
         Bucket, CloudError, Item, Table,
         table::{Query, Range},
     },
-    graph::{Build, Built, Role, Use, UseMode},
+    graph::{Access, Build, Built, Role, Use},
     leases::{LeaseState, Leases},
     operator::{Context, Kind, MAIN_OUTPUT, OperatorError, Outputs, Source},
     time::Clock,
@@ -54,8 +54,8 @@ use crate::{
         protocol::{Assembled, Assembler, read_committed_json, read_manifest, read_manifest_json, release},
     },
     model::{
-        FileItem, FileState, MANIFEST_KEY_PREFIX, ManifestItem, ManifestJson, ManifestState, ObjectEvent, SHARDS,
-        STATUS_INDEX, attribute, read_item,
+        FileItem, FileState, MANIFEST_KEY_PREFIX, ManifestItem, ManifestJson, ManifestState, ObjectEvent,
+        REJECTS_PREFIX, REPORTS_PREFIX, SHARDS, STATUS_INDEX, attribute, read_item,
     },
     outbox::{Outbox, owed},
     settle::{SettleOptions, Settler},
@@ -154,14 +154,15 @@ impl Build for SweepOptions {
     }
 
     fn uses(&self) -> Vec<Use> {
-        let shared = |kind, name: &String| Use { kind, name: name.clone(), mode: UseMode::Shared };
-        let quarantine = self.quarantine.iter().map(|bucket| shared("bucket", bucket));
+        // It removes rejects that nobody needs there: to try that would be to do it.
+        let quarantine = self.quarantine.iter().map(|bucket| Use::shared("bucket", bucket, &[]));
         let uses = [
-            shared("table", &self.table),
-            shared("table", &self.leases),
-            shared("bucket", &self.input),
-            shared("bucket", &self.manifests),
-            shared("bus", &self.bus),
+            Use::shared("table", &self.table, &[Access::Get, Access::Query, Access::QueryIndex, Access::Update]),
+            Use::shared("table", &self.leases, Leases::ACCESS),
+            Use::shared("bucket", &self.input, &[Access::Get]).below(&self.input_prefix),
+            Use::shared("bucket", &self.manifests, &[Access::Get, Access::Put]).below(&self.manifests_prefix),
+            Use::shared("bucket", &self.manifests, &[Access::Get]).below(REPORTS_PREFIX),
+            Use::shared("bus", &self.bus, &[]),
         ];
         uses.into_iter().chain(quarantine).collect()
     }
@@ -616,7 +617,7 @@ enum Belonging {
 
 /// The key of the manifest that a rejects object is of: `rejects/{date}/{manifest}-{token}.ndjson`.
 fn manifest_of_rejects(key: &str) -> Option<penstock_engine::cloud::table::Key> {
-    let (date, name) = key.strip_prefix("rejects/")?.split_once('/')?;
+    let (date, name) = key.strip_prefix(REJECTS_PREFIX)?.split_once('/')?;
     let (manifest_id, _token) = name.strip_suffix(".ndjson")?.rsplit_once('-')?;
     Some(penstock_engine::cloud::table::Key::new(date, format!("{MANIFEST_KEY_PREFIX}{manifest_id}.json")))
 }

@@ -19,7 +19,7 @@ use penstock_engine::{
         AttributeValue, Bucket, CloudError, Item, Table,
         table::{Carried, Condition, Consistency, Key, Write, carry_out},
     },
-    graph::{Build, Built, Role, Use, UseMode},
+    graph::{Access, Build, Built, Role, Use},
     operator::{Context, Kind, Operator, OperatorError, Outputs, Record},
     time::{Clock, format_time},
 };
@@ -77,8 +77,8 @@ impl Build for TrackOptions {
 
     fn uses(&self) -> Vec<Use> {
         vec![
-            Use { kind: "table", name: self.table.clone(), mode: UseMode::Shared },
-            Use { kind: "bucket", name: self.input.clone(), mode: UseMode::Shared },
+            Use::shared("table", &self.table, &[Access::Get, Access::Put, Access::Update]),
+            Use::shared("bucket", &self.input, &[Access::Get]).below(&self.input_prefix),
         ]
     }
 

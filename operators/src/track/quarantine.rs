@@ -7,7 +7,7 @@ use penstock_engine::{
         limits::OBJECT_KEY_BYTES,
         stage::{CopySource, Metadata},
     },
-    graph::{Build, Built, Role, Use, UseMode},
+    graph::{Access, Build, Built, Role, Use},
     operator::{Context, Kind, Operator, OperatorError, Outputs, Record},
 };
 use schemars::JsonSchema;
@@ -45,8 +45,12 @@ impl Build for QuarantineOptions {
     }
 
     fn uses(&self) -> Vec<Use> {
-        let shared = |kind, name: &String| Use { kind, name: name.clone(), mode: UseMode::Shared };
-        vec![shared("table", &self.table), shared("bucket", &self.input), shared("bucket", &self.quarantine)]
+        vec![
+            Use::shared("table", &self.table, &[Access::Get, Access::Put, Access::Update]),
+            Use::shared("bucket", &self.input, &[Access::Get]).below(&self.input_prefix),
+            // An object's copy keeps its key.
+            Use::shared("bucket", &self.quarantine, &[Access::Stage]).below(&self.input_prefix),
+        ]
     }
 
     async fn build(self, context: Context) -> Result<Built, OperatorError> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use penstock_engine::{
-    graph::{Build, Built, Registry, Role, Use, UseMode},
+    graph::{Build, Built, Registry, Role, Use},
     operator::{Context, Kind, OperatorError},
     units,
 };
@@ -71,7 +71,7 @@ impl Build for Queue {
     }
 
     fn uses(&self) -> Vec<Use> {
-        vec![Use { kind: "queue", name: self.queue.clone(), mode: UseMode::Owned }]
+        vec![Use::owned("queue", &self.queue)]
     }
 
     async fn build(self, _: Context) -> Result<Built, OperatorError> {
@@ -117,7 +117,7 @@ impl Build for Track {
     }
 
     fn uses(&self) -> Vec<Use> {
-        vec![Use { kind: "table", name: self.table.clone(), mode: UseMode::Shared }]
+        vec![Use::shared("table", &self.table, &[])]
     }
 
     async fn build(self, _: Context) -> Result<Built, OperatorError> {

@@ -95,6 +95,11 @@ impl AwsCloud {
         &self.naming
     }
 
+    /// The resources, as the pipeline declares them.
+    pub fn resources(&self) -> &Resources {
+        &self.resources
+    }
+
     /// The region.
     pub fn region(&self) -> &str {
         &self.region

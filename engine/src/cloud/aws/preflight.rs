@@ -1,10 +1,12 @@
 //! What must be right before a pipeline starts on AWS, looked at without changing anything.
 //!
 //! Each finding names the resource, what is wrong with it and what to do: make it, wait for it, or add the IAM statement
-//! that is missing. Writing is tried by an update whose condition can't hold: it is refused if it is allowed.
+//! that is missing. What would change something is tried where it can't: writes whose condition can't hold, receipts that
+//! nobody has, uploads that were never begun. AWS looks at the right to do it first, and refuses the rest if it is given.
+//! Receiving and sending messages and putting events can't be tried so: `deploy/README.md` says it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
         Arc,
@@ -21,6 +23,7 @@ use aws_sdk_dynamodb::{
     error::{BoxError, SdkError},
     types::{KeySchemaElement, KeyType, StreamViewType, TableDescription, TableStatus},
 };
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::{
@@ -28,25 +31,31 @@ use super::{
     error::{Target, causes},
 };
 use crate::cloud::{
-    Cloud, CloudError, ErrorKind, Result,
-    change_stream::DescribeRequest,
-    resources::{self, TableSpec},
+    Cloud, CloudError, ErrorKind, Item, Result,
+    change_stream::{DescribeRequest, IteratorStart},
+    queue::Receipt,
+    resources::{self, Access, TableSpec},
+    stage::Upload,
     table::{Condition, Consistency, Key, Query, Write},
 };
 
 /// The resources that a process uses, by their short names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Tables.
-    pub tables: BTreeSet<String>,
+    /// Tables, and what is done with them.
+    pub tables: BTreeMap<String, BTreeSet<Access>>,
+    /// Tables without which all work goes on: what is wrong with them is a warning.
+    pub optional: BTreeSet<String>,
     /// Tables whose change stream is read.
     pub streams: BTreeSet<String>,
-    /// Queues.
+    /// Queues that messages are sent to.
     pub queues: BTreeSet<String>,
+    /// Queues that messages are received from.
+    pub sources: BTreeSet<String>,
     /// Event buses.
     pub buses: BTreeSet<String>,
-    /// Buckets.
-    pub buckets: BTreeSet<String>,
+    /// Buckets, and what is done with the objects below which prefixes.
+    pub buckets: BTreeMap<String, BTreeSet<(String, Access)>>,
 }
 
 /// How bad a finding is.
@@ -78,6 +87,9 @@ impl fmt::Display for Finding {
         write!(f, "{severity}: {}: {}", self.resource, self.message)
     }
 }
+
+/// What is named where nothing of that name can be: a receipt, an upload.
+const PREFLIGHT: &str = "preflight";
 
 /// A clock that is off by more than this is told. AWS refuses requests that are off by 5 minutes (S3: 15).
 const SKEW_SECS: i64 = 60;
@@ -122,11 +134,16 @@ impl AwsCloud {
     /// Looks at all that is needed; returns what is wrong, worst first.
     pub async fn preflight(&self, needs: &Needs) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for name in needs.tables.union(&needs.streams) {
-            self.check_table(name, needs, &mut findings).await;
+        for name in needs.tables.keys().collect::<BTreeSet<_>>().union(&needs.streams.iter().collect()) {
+            let mut of_table = Vec::new();
+            self.check_table(name, needs, &mut of_table).await;
+            if needs.optional.contains(*name) {
+                of_table.iter_mut().for_each(|finding| finding.severity = Severity::Warning);
+            }
+            findings.extend(of_table);
         }
-        for name in &needs.queues {
-            self.check_queue(name, &mut findings).await;
+        for name in needs.queues.union(&needs.sources) {
+            self.check_queue(name, needs.sources.contains(name), &mut findings).await;
         }
         for name in &needs.buses {
             let target = self.bus_target(name);
@@ -135,8 +152,8 @@ impl AwsCloud {
                 findings.push(self.failed(&target, &error));
             }
         }
-        for name in &needs.buckets {
-            self.check_bucket(name, &mut findings).await;
+        for (name, places) in &needs.buckets {
+            self.check_bucket(name, places, &mut findings).await;
         }
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         findings
@@ -159,10 +176,10 @@ impl AwsCloud {
                 }
             }
         }
-        if needs.tables.contains(name)
-            && let Err(failure) = self.try_table(name).await
-        {
-            findings.push(self.failed(&target, &failure));
+        for access in needs.tables.get(name).into_iter().flatten() {
+            if let Err(failure) = self.try_table(name, *access).await {
+                findings.push(self.failed(&target, &failure));
+            }
         }
         if needs.streams.contains(name)
             && let Err(failure) = self.try_stream(name).await
@@ -171,18 +188,28 @@ impl AwsCloud {
         }
     }
 
-    /// Reads, and writes what can't be written.
-    async fn try_table(&self, name: &str) -> Result<()> {
+    /// Reads, or writes what can't be written.
+    async fn try_table(&self, name: &str, access: Access) -> Result<()> {
         let table = self.table(name).await?;
         // No date and no scope: no operator ever writes there. It is a number too, for tables that sort by one.
         let key = Key::new("PREFLIGHT", "0");
-        table.get(&key, Consistency::Eventual).await?;
-        table.query(&Query::partition(&key.partition).limit(1)).await?;
-        for index in self.resources.tables.get(name).into_iter().flat_map(|spec| spec.indexes.keys()) {
-            table.query(&Query::index(index, &key.partition).limit(1)).await?;
-        }
         let never = Condition::equals(&table.keys().partition, "never");
-        table.write(&Write::update(key, never).set("preflight", "never")).await.map(drop)
+        let write = match access {
+            Access::Get => return table.get(&key, Consistency::Eventual).await.map(drop),
+            Access::Query => return table.query(&Query::partition(&key.partition).limit(1)).await.map(drop),
+            Access::QueryIndex => {
+                for index in self.resources.tables.get(name).into_iter().flat_map(|spec| spec.indexes.keys()) {
+                    table.query(&Query::index(index, &key.partition).limit(1)).await?;
+                }
+                return Ok(());
+            }
+            Access::Put => Write::put(key, Item::default(), never),
+            Access::Update => Write::update(key, never).set("preflight", "never"),
+            Access::Delete => Write::delete(key, never),
+            // Of objects.
+            Access::Stage => return Ok(()),
+        };
+        table.write(&write).await.map(drop)
     }
 
     async fn try_stream(&self, name: &str) -> Result<()> {
@@ -192,10 +219,17 @@ impl AwsCloud {
             let message = "it has no stream: enable one with new and old images";
             return Err(CloudError::new(ErrorKind::NotFound, operation, message));
         };
-        stream.describe(&arn, DescribeRequest::default()).await.map(drop)
+        let shards = stream.describe(&arn, DescribeRequest::default()).await?.shards;
+        // Of one that is closed what is read may be trimmed in between.
+        let Some(shard) = shards.iter().rfind(|shard| shard.end.is_none()) else { return Ok(()) };
+        let reading = async {
+            let iterator = stream.iterator(&arn, &shard.id, &IteratorStart::Latest).await?;
+            stream.records(&iterator, 1).await.map(drop)
+        };
+        allowed(reading.await)
     }
 
-    async fn check_queue(&self, name: &str, findings: &mut Vec<Finding>) {
+    async fn check_queue(&self, name: &str, is_source: bool, findings: &mut Vec<Finding>) {
         let target = self.queue_target(name);
         let found = match self.find_queue(name).await {
             Ok(found) => found,
@@ -211,12 +245,28 @@ impl AwsCloud {
         if let Err(failure) = super::Queue::depth(&*found).await {
             findings.push(self.failed(&target, &failure));
         }
+        if is_source {
+            let nobodys = Receipt(PREFLIGHT.to_owned());
+            let deleted = super::Queue::delete(&*found, std::slice::from_ref(&nobodys)).await;
+            let deleted = deleted.and_then(|results| results.into_iter().collect());
+            let kept = super::Queue::set_visibility(&*found, &nobodys, found.visibility).await;
+            let failures = [allowed(deleted), allowed(kept)].into_iter().filter_map(Result::err);
+            findings.extend(failures.map(|failure| self.failed(&target, &failure)));
+        }
     }
 
-    async fn check_bucket(&self, name: &str, findings: &mut Vec<Finding>) {
+    async fn check_bucket(&self, name: &str, places: &BTreeSet<(String, Access)>, findings: &mut Vec<Finding>) {
         let target = self.bucket_target(name);
         let asked = self.clients.object.head_bucket().bucket(&target.name).send().await;
-        let Err(failure) = asked else { return };
+        let Err(failure) = asked else {
+            for (prefix, access) in places {
+                // A key like any other; and a role needs what the finding then says, word by word.
+                if let Err(failure) = self.try_bucket(name, &format!("{prefix}*"), *access).await {
+                    findings.push(self.failed(&target, &failure));
+                }
+            }
+            return;
+        };
         // A bucket of another region answers where it is.
         let elsewhere = match &failure {
             SdkError::ServiceError(of) => of.raw().headers().get("x-amz-bucket-region").map(str::to_owned),
@@ -232,6 +282,22 @@ impl AwsCloud {
         findings.push(self.failed(&target, &failure));
     }
 
+    /// Reads an object that isn't there, or adds to an upload that was never begun.
+    async fn try_bucket(&self, name: &str, key: &str, access: Access) -> Result<()> {
+        let stage = self.bucket(name).await?.stage;
+        let upload = Upload { key: key.to_owned(), id: PREFLIGHT.to_owned(), token: String::new() };
+        match access {
+            Access::Get => stage.head(key).await.map(drop),
+            Access::Put => allowed(stage.put_part(&upload, 1, Bytes::new()).await.map(drop)),
+            Access::Stage => {
+                allowed(stage.put_part(&upload, 1, Bytes::new()).await.map(drop))?;
+                allowed(stage.abort(&upload).await)
+            }
+            // Of items.
+            Access::Query | Access::QueryIndex | Access::Update | Access::Delete => Ok(()),
+        }
+    }
+
     fn failed(&self, target: &Target, failure: &CloudError) -> Finding {
         let message = match failure.kind {
             ErrorKind::NotFound => format!(
@@ -243,6 +309,14 @@ impl AwsCloud {
         };
         error(target, message)
     }
+}
+
+/// What the answer to a request says that can't succeed: refused for anything but a lack of rights, it was allowed.
+fn allowed(asked: Result<()>) -> Result<()> {
+    asked.or_else(|failure| match failure.kind {
+        ErrorKind::Denied | ErrorKind::Unavailable => Err(failure),
+        _ => Ok(()),
+    })
 }
 
 fn named(target: &Target) -> String {

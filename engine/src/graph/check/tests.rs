@@ -39,7 +39,7 @@ macro_rules! fake {
 
             fn uses(&self) -> Vec<Use> {
                 let uses: Vec<(&'static str, UseMode)> = $uses;
-                uses.into_iter().map(|(kind, mode)| Use { kind, name: self.on.clone(), mode }).collect()
+                uses.into_iter().map(|(kind, mode)| Use { mode, ..Use::shared(kind, &self.on, &[]) }).collect()
             }
 
             fn check(&self) -> Result<(), String> {
