@@ -71,7 +71,7 @@ impl Build for SettleOptions {
 
     fn uses(&self) -> Vec<Use> {
         vec![
-            Use::shared("table", &self.table, &[Access::Get, Access::Query, Access::Update]),
+            Use::shared("table", &self.table, &[Access::Get, Access::QueryIndex, Access::Update]),
             Use::shared("bucket", &self.manifests, &[Access::Get]).below(&self.manifests_prefix),
             Use::shared("bucket", &self.manifests, &[Access::Get]).below(REPORTS_PREFIX),
         ]

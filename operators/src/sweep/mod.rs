@@ -157,7 +157,7 @@ impl Build for SweepOptions {
         // It removes rejects that nobody needs there: to try that would be to do it.
         let quarantine = self.quarantine.iter().map(|bucket| Use::shared("bucket", bucket, &[]));
         let uses = [
-            Use::shared("table", &self.table, &[Access::Get, Access::Query, Access::QueryIndex, Access::Update]),
+            Use::shared("table", &self.table, &[Access::Get, Access::QueryIndex, Access::Update]),
             Use::shared("table", &self.leases, Leases::ACCESS),
             Use::shared("bucket", &self.input, &[Access::Get]).below(&self.input_prefix),
             Use::shared("bucket", &self.manifests, &[Access::Get, Access::Put]).below(&self.manifests_prefix),
