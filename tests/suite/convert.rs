@@ -123,6 +123,21 @@ fn what_can_not_be_converted_at_all_leaves_nothing() {
     assert!(!place.path("out.parquet").exists() && !place.path("no").exists());
 }
 
+#[test]
+fn what_stood_there_stays_where_there_is_no_row_and_that_is_said() {
+    let place = place();
+    let out = place.path("out.parquet").display().to_string();
+    let empty = place.write("files", "empty.ndjson", "\n").display().to_string();
+    let ended = place.run(&["convert", &empty, "-o", &out]).expect_code(0);
+    assert!(ended.out.ends_with(": no row, no output\n") && !place.path("out.parquet").exists(), "{}", ended.out);
+    let file = place.write("files", "a.ndjson", HARD).display().to_string();
+    place.run(&["convert", &file, "-o", &out]).expect_code(0);
+    let before = fs::read(place.path("out.parquet")).unwrap();
+    let ended = place.run(&["convert", &empty, "-o", &out]).expect_code(0);
+    assert!(ended.out.ends_with(&format!(": no row, no output; {out} is still the one of before\n")), "{}", ended.out);
+    assert_eq!(fs::read(place.path("out.parquet")).unwrap(), before);
+}
+
 /// Real data, nested and far from English, kept beside the project: where this isn't, only a build server insists on it.
 #[test]
 fn real_data_reads_back_as_its_source_text() {

@@ -175,7 +175,8 @@ impl Worker {
                 .collect();
             let left = if left.is_empty() { "none".to_owned() } else { left.join(", ") };
             Trouble::Lost(format!(
-                "the bytes of {what} are gone, and {why}; visible are {left}. Its files are set back only by `penstock redrive --force`"
+                "the bytes of {what} are gone, and {why}; visible are {left}. Its files are set back only by \
+                 `penstock redrive --force`"
             ))
         };
         if commit.staged_again >= MAX_STAGED_AGAIN {

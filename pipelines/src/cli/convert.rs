@@ -143,13 +143,21 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Exit> {
         converted.rejected_rows,
         count - failed.len(),
         bytes as f64 / 1e6 / seconds,
-        if converted.parts.is_empty() {
-            "no row, no output".to_owned()
-        } else {
-            arguments.output.display().to_string()
-        },
+        said_of(&arguments.output, !converted.parts.is_empty()),
     )?;
     Ok(if failed.is_empty() { Exit::Ok } else { Exit::Troubled })
+}
+
+/// Where the rows are, if there are any.
+fn said_of(output: &Path, is_written: bool) -> String {
+    let name = output.display();
+    if is_written {
+        name.to_string()
+    } else if output.exists() {
+        format!("no row, no output; {name} is still the one of before")
+    } else {
+        "no row, no output".to_owned()
+    }
 }
 
 /// The files that are meant.

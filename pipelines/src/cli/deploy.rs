@@ -246,7 +246,8 @@ fn estimate(load: &Load, out: &mut dyn Write) -> anyhow::Result<()> {
     writeln!(
         out,
         "\nAssumed: us-east-1, list prices of 2026, on demand, no free tier; gateway endpoints for S3 and DynamoDB, so that no\n\
-         NAT gateway carries the data; items below 1 KB; one engine task but for deployments; no retries, no rejects, no point-in-time recovery, no taxes."
+         NAT gateway carries the data; items below 1 KB; one engine task but for deployments; no retries, no rejects, no\n\
+         point-in-time recovery, no taxes."
     )?;
     Ok(())
 }

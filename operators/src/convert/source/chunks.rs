@@ -28,8 +28,10 @@ const FILE_CHUNK_BYTES: u64 = 1 << 20;
 /// How many chunks are fetched at once.
 const CHUNKS_AHEAD: usize = 3;
 
-/// What may be on its way, or fetched and not used yet; of files of this machine, see there.
+/// What may be on its way, or fetched and not used yet.
 pub(crate) const BYTES_AHEAD: u64 = CHUNKS_AHEAD as u64 * CHUNK_BYTES;
+
+/// That of files of this machine: they are read so quickly that more of it would only be out of the cache when its turn comes.
 const FILE_BYTES_AHEAD: u64 = CHUNKS_AHEAD as u64 * FILE_CHUNK_BYTES;
 
 /// What is fetched past the end of a range along with it: mostly enough for its last line.

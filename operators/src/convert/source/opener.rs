@@ -146,18 +146,18 @@ impl Upcoming {
         while self.bundles.try_join_next().is_some() {}
         let mut bundle = Bundle::default();
         while let Some(next) = self.files.get(self.readers.len()) {
-            let (bytes, room) = (next.bytes(), room - (bytes_now + self.bytes_ahead).min(room));
+            let (bytes, left) = (next.bytes(), room.saturating_sub(bytes_now + self.bytes_ahead));
             // How to ask for many is known when the first have been answered.
             let many = self.supplies.nature.get().is_none() && self.readers.len() >= FILES_AT_ONCE;
             let bytes_read = self.supplies.bytes_read.clone();
             let (reader, begun) = if next.range.is_none() && Bundle::suits(bytes) {
-                if many || bytes > room {
+                if many || bytes > left {
                     break;
                 }
                 (bundle.add(next.object.clone(), bytes_read), bytes)
             } else {
                 let mut reader = next.reader(bytes_read);
-                let begun = if many { 0 } else { reader.fetch_ahead(room) };
+                let begun = if many { 0 } else { reader.fetch_ahead(left) };
                 if begun == 0 && bytes > 0 {
                     break;
                 }
